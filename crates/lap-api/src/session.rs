@@ -1,0 +1,100 @@
+//! Sessions on the wire.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::Attachment;
+
+/// One run of an agent in one sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    pub id: String,
+    pub agent_id: String,
+    pub title: Option<String>,
+    /// `creating`, `ready`, `failed` or `dead`.
+    pub status: String,
+    /// Progress while creating; the last one reached otherwise.
+    pub phase: Option<String>,
+    pub phase_detail: Option<String>,
+    pub failure_reason: Option<String>,
+    pub end_reason: Option<String>,
+    pub supports_tui: bool,
+    /// How the session can be spoken to: `messages`, `terminal`.
+    pub faces: Vec<String>,
+    /// Always null: sandboxes cannot be reached from outside.
+    pub sandbox_url: Option<String>,
+    pub harness_session_id: Option<String>,
+    pub branch: Option<String>,
+    pub commit: Option<String>,
+    pub tty_url: Option<String>,
+    pub tty_token: Option<String>,
+    /// The reply to `initial_prompt`, once there is one.
+    pub response: Option<String>,
+    pub created_at: String,
+    pub last_seen_at: String,
+    pub idle_timeout_ms: u64,
+    /// First words of the first message.
+    pub title_preview: Option<String>,
+    pub usage: Usage,
+}
+
+/// Tokens and cost, summed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cached_tokens: u64,
+    /// In US dollars, where the gateway or harness reports it.
+    pub cost_usd: Option<f64>,
+}
+
+/// Body of session creation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CreateSession {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial_prompt: Option<String>,
+    pub initial_attachments: Vec<Attachment>,
+    pub env_vars: BTreeMap<String, String>,
+    pub plain_env_vars: Vec<String>,
+    pub env_var_hosts: BTreeMap<String, Vec<String>>,
+    pub skill_ids: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+}
+
+/// Body of a session edit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PatchSession {
+    pub title: Option<String>,
+}
+
+/// One line of the egress record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Interception {
+    /// Position in the session's record, from 1.
+    pub id: u64,
+    pub at: String,
+    pub method: String,
+    /// `host:port` as the sandbox meant it.
+    pub host: String,
+    /// As the sandbox sent it, query values redacted.
+    pub path: String,
+    /// Status the sandbox saw; null for tunnels refused before there was a request.
+    pub status: Option<u16>,
+    /// Bytes sent by the sandbox.
+    pub bytes_out: u64,
+    /// Bytes sent to the sandbox.
+    pub bytes_in: u64,
+    pub duration_ms: u64,
+    /// Names of the credentials swapped in; never values.
+    pub credentials: Vec<String>,
+    /// `allowed`, or the code of the refusal.
+    pub verdict: String,
+    /// Why it was refused, in words.
+    pub detail: Option<String>,
+}

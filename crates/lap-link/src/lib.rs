@@ -1,0 +1,111 @@
+//! Frames between server, sidecar and guest: a big-endian `u32` length and that many bytes of JSON.
+//!
+//! Knows nothing of what the messages mean. A frame longer than the reader's limit ends the link: the other side may be
+//! hostile, and memory is bounded.
+
+use bytes::{Buf, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Longest frame: a message with 15 MiB of images in base64 (20 MiB) and 10 MiB of sandbox files fits.
+pub const MAX_FRAME_BYTES: usize = 40 * 1024 * 1024;
+
+/// Longest frame a sidecar takes from a guest: one whole message with tool outputs, already cut by the guest.
+pub const MAX_GUEST_FRAME_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The stream broke.
+    #[error("could not use the link")]
+    Io(#[from] std::io::Error),
+    /// The other side announced more than is taken.
+    #[error("a frame of {0} bytes is longer than the limit of {1}")]
+    TooLong(usize, usize),
+    /// The bytes are not a message this side knows.
+    #[error("could not read a message")]
+    Malformed(#[source] serde_json::Error),
+    /// The message could not be written as JSON.
+    #[error("could not write a message")]
+    Unwritable(#[source] serde_json::Error),
+}
+
+/// The reading half.
+pub struct Reader<R> {
+    from: R,
+    buffer: BytesMut,
+    limit: usize,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    /// Reads frames of at most `limit` bytes.
+    pub fn new(from: R, limit: usize) -> Self {
+        Self { from, buffer: BytesMut::new(), limit }
+    }
+
+    /// The next message, or `None` at an orderly end. Safe to drop between polls: nothing read is lost.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LinkError> {
+        loop {
+            if let Some(message) = self.buffered()? {
+                return Ok(Some(message));
+            }
+            if self.from.read_buf(&mut self.buffer).await? == 0 {
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into())
+                };
+            }
+        }
+    }
+
+    /// A message that has already arrived in full, without waiting: lets a reader take all there is in one go.
+    pub fn buffered<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LinkError> {
+        let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*head) as usize;
+        if length > self.limit {
+            return Err(LinkError::TooLong(length, self.limit));
+        }
+        if self.buffer.len() < 4 + length {
+            self.buffer.reserve(4 + length - self.buffer.len());
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(&self.buffer[4..4 + length]).map_err(LinkError::Malformed);
+        self.buffer.advance(4 + length);
+        message.map(Some)
+    }
+}
+
+/// The writing half.
+pub struct Writer<W> {
+    to: W,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    /// Writes frames.
+    pub fn new(to: W) -> Self {
+        Self { to }
+    }
+
+    /// Sends one message. Not safe to drop half-way: give each writer one task.
+    pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), LinkError> {
+        self.to.write_all(&frame(message)?).await?;
+        self.to.flush().await?;
+        Ok(())
+    }
+}
+
+/// A message with its length in front.
+pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, LinkError> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message).map_err(LinkError::Unwritable)?;
+    let length = bytes.len() - 4;
+    if length > MAX_FRAME_BYTES {
+        return Err(LinkError::TooLong(length, MAX_FRAME_BYTES));
+    }
+    bytes[..4].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;
