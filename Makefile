@@ -1,0 +1,41 @@
+# The commands of this project. `make` alone lists them.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint bench dist
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+MUSL := $(shell uname -m)-unknown-linux-musl
+
+# Without its feature for demo and benchmarks xtask has next to no dependencies, so that rules and tests start at once.
+XTASK := cargo run --quiet --locked -p xtask --no-default-features --
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing on this machine (apt, rustup components)
+	@scripts/setup.sh
+
+demo: setup ## Build, start a server and run the main job visibly: an agent mends a repository and pushes
+	cargo build --locked --profile fast -p lap -p xtask
+	@$(TARGET)/fast/xtask demo
+
+test: setup ## Run all tests; the last line is the summary
+	@$(XTASK) test
+
+check: setup lint ## Formatting, clippy, tidy rules, tests: what CI runs
+	@$(XTASK) test
+
+lint: ## Formatting, clippy and tidy rules, without the tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@$(XTASK) tidy
+
+bench: setup ## Print the benchmark table, each row against its baseline
+	cargo build --locked --profile fast -p lap -p xtask
+	@$(TARGET)/fast/xtask bench
+
+dist: ## Build the static release binary (musl)
+	@scripts/setup.sh dist
+	cargo build --locked --release --target $(MUSL) -p lap
+	@ls -l $(TARGET)/$(MUSL)/release/lap
