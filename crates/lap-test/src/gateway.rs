@@ -115,7 +115,8 @@ impl Gateway {
     /// Starts one, on http and on https.
     pub async fn start_with(ca: &TestCa, config: GatewayConfig) -> Gateway {
         let GatewayConfig { key, names, models } = config;
-        let shared = Arc::new(Shared { key: key.clone(), models, state: Mutex::default(), changed: watch::Sender::new(0) });
+        let shared =
+            Arc::new(Shared { key: key.clone(), models, state: Mutex::default(), changed: watch::Sender::new(0) });
         let tls = ca.server_config(&names, &["h2", "http/1.1"]);
         let (plain, secure) = (shared.clone(), shared.clone());
         let http = web::serve(None, move |request| handle(plain.clone(), request));

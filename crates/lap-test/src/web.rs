@@ -109,10 +109,18 @@ pub async fn whole(body: Incoming) -> Bytes {
 pub enum FetchError {
     /// The connection or the handshake failed.
     #[error("could not connect to {authority}")]
-    Connect { authority: String, #[source] cause: std::io::Error },
+    Connect {
+        authority: String,
+        #[source]
+        cause: std::io::Error,
+    },
     /// The server broke off.
     #[error("no whole answer from {authority}")]
-    Http { authority: String, #[source] cause: hyper::Error },
+    Http {
+        authority: String,
+        #[source]
+        cause: hyper::Error,
+    },
 }
 
 /// Sends one request on a connection of its own and reads the whole answer. The URI must be absolute; for `https` the
@@ -136,7 +144,8 @@ pub async fn fetch_streaming(
     let authority = format!("{host}:{port}");
     let failed = |cause| FetchError::Connect { authority: authority.clone(), cause };
     // Names of fixtures exist in no resolver: whatever the name, the fixture is on this machine.
-    let address = if host.parse::<std::net::IpAddr>().is_ok() { authority.clone() } else { format!("127.0.0.1:{port}") };
+    let address =
+        if host.parse::<std::net::IpAddr>().is_ok() { authority.clone() } else { format!("127.0.0.1:{port}") };
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     let _ = stream.set_nodelay(true);
     let failed = |cause| FetchError::Connect { authority: authority.clone(), cause };

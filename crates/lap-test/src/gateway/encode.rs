@@ -137,7 +137,9 @@ impl Answer {
         for (position, piece) in self.reply.pieces.iter().enumerate() {
             match piece {
                 Piece::Text(text) => content.push(json!({ "type": "text", "text": text })),
-                Piece::Think(text) => content.push(json!({ "type": "thinking", "thinking": text, "signature": "scripted" })),
+                Piece::Think(text) => {
+                    content.push(json!({ "type": "thinking", "thinking": text, "signature": "scripted" }))
+                }
                 Piece::Call { name, input } => content.push(
                     json!({ "type": "tool_use", "id": self.part_id("toolu", position), "name": name, "input": input }),
                 ),
@@ -212,7 +214,8 @@ impl Answer {
                 Piece::Think(_) | Piece::Slow(_) | Piece::Hold(_) => {}
             }
         }
-        let mut message = json!({ "role": "assistant", "content": if said.is_empty() { Value::Null } else { json!(said) } });
+        let mut message =
+            json!({ "role": "assistant", "content": if said.is_empty() { Value::Null } else { json!(said) } });
         if !calls.is_empty() {
             message["tool_calls"] = json!(calls);
         }
@@ -328,12 +331,15 @@ impl Answer {
                     opened["status"] = json!("in_progress");
                     opened["content"] = json!([]);
                     let part = |text: &str| json!({ "type": "output_text", "text": text, "annotations": [] });
-                    between.push(("response.content_part.added", with(json!({ "content_index": 0, "part": part("") }))));
+                    between
+                        .push(("response.content_part.added", with(json!({ "content_index": 0, "part": part("") }))));
                     for delta in chunks(text) {
-                        between.push(("response.output_text.delta", with(json!({ "content_index": 0, "delta": delta }))));
+                        between
+                            .push(("response.output_text.delta", with(json!({ "content_index": 0, "delta": delta }))));
                     }
                     between.push(("response.output_text.done", with(json!({ "content_index": 0, "text": text }))));
-                    between.push(("response.content_part.done", with(json!({ "content_index": 0, "part": part(text) }))));
+                    between
+                        .push(("response.content_part.done", with(json!({ "content_index": 0, "part": part(text) }))));
                 }
                 Piece::Think(text) => {
                     opened["summary"] = json!([]);

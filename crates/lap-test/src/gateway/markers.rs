@@ -19,11 +19,18 @@ pub fn parse(prompt: &str) -> Vec<Step> {
     steps
 }
 
-/// The end of a marker is the last `]]` of a run, so that JSON and shell tests may end in brackets.
+/// Brackets inside, as in JSON and in shell tests, come in pairs; where they do not, the first `]]` ends the marker.
 fn end_of(inside: &str) -> Option<usize> {
-    let end = inside.find("]]")?;
-    let more = inside[end + 2..].bytes().take_while(|byte| *byte == b']').count();
-    Some(end + more)
+    let mut open = 0;
+    for (at, byte) in inside.bytes().enumerate() {
+        match byte {
+            b'[' => open += 1,
+            b']' if open > 0 => open -= 1,
+            b']' if inside[at..].starts_with("]]") => return Some(at),
+            _ => {}
+        }
+    }
+    inside.find("]]")
 }
 
 fn step(marker: &str) -> Option<Step> {

@@ -169,7 +169,9 @@ fn piece(step: &Step, ask: &Ask) -> Piece {
         },
         Step::Edit { path, old, new } => edit(path, old, new, ask),
         Step::Recall => Piece::Text(format!("RECALL: {}", ask.earlier.join(" | "))),
-        Step::System(text) => Piece::Text(format!("SYS {text}: {}", if ask.system.contains(text) { "yes" } else { "no" })),
+        Step::System(text) => {
+            Piece::Text(format!("SYS {text}: {}", if ask.system.contains(text) { "yes" } else { "no" }))
+        }
         Step::Tools => Piece::Text(format!("TOOLS: {}", ask.tools.join(" "))),
         Step::Images => Piece::Text(format!("IMAGES: {} {}", ask.images.len(), ask.images.join(" "))),
         Step::Error { .. } => unreachable!("errors are taken out before"),
@@ -177,7 +179,8 @@ fn piece(step: &Step, ask: &Ask) -> Piece {
 }
 
 fn shell(command: &str, ask: &Ask) -> Piece {
-    let name = offered(ask, &["bash", "Bash", "exec_command", "shell_command", "shell", "local_shell"]).unwrap_or("bash");
+    let name =
+        offered(ask, &["bash", "Bash", "exec_command", "shell_command", "shell", "local_shell"]).unwrap_or("bash");
     let input = match name {
         "exec_command" => json!({ "cmd": command }),
         "shell" | "local_shell" => json!({ "command": ["bash", "-lc", command] }),
@@ -196,7 +199,8 @@ fn edit(path: &str, old: &str, new: &str, ask: &Ask) -> Piece {
             Piece::Call { name: name.into(), input: json!({ "file_path": path, "old_string": old, "new_string": new }) }
         }
         None => {
-            let program = "import sys; p, o, n = sys.argv[1:]; t = open(p).read(); open(p, 'w').write(t.replace(o, n, 1))";
+            let program =
+                "import sys; p, o, n = sys.argv[1:]; t = open(p).read(); open(p, 'w').write(t.replace(o, n, 1))";
             let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
             shell(&format!("python3 -c {} {} {} {}", quote(program), quote(path), quote(old), quote(new)), ask)
         }

@@ -14,13 +14,16 @@ async fn post(gateway: &Gateway, path: &str, body: Value) -> (u16, String) {
 async fn converse(protocol: Protocol, stream: bool, prompt: &str) -> Vec<String> {
     let ca = TestCa::new("test");
     let gateway = Gateway::start(&ca).await;
-    gateway.script(Script::on("fix it", vec![
-        Step::say("Looking."),
-        Step::read("/work/repo/a.py"),
-        Step::edit("/work/repo/a.py", "1", "2"),
-        Step::shell("git push"),
-        Step::say("Pushed."),
-    ]));
+    gateway.script(Script::on(
+        "fix it",
+        vec![
+            Step::say("Looking."),
+            Step::read("/work/repo/a.py"),
+            Step::edit("/work/repo/a.py", "1", "2"),
+            Step::shell("git push"),
+            Step::say("Pushed."),
+        ],
+    ));
     let mut seen = Vec::new();
     let mut history: Vec<Value> = Vec::new();
     for turn in 0.. {
@@ -79,12 +82,16 @@ type Seen = (String, Option<(String, String)>);
 
 fn read(protocol: Protocol, stream: bool, text: &str) -> Seen {
     let events: Vec<Value> = if stream {
-        text.lines().filter_map(|line| line.strip_prefix("data: ")).filter_map(|data| serde_json::from_str(data).ok()).collect()
+        text.lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .filter_map(|data| serde_json::from_str(data).ok())
+            .collect()
     } else {
         vec![serde_json::from_str(text).unwrap()]
     };
     let strings = |pointers: &[&str]| -> String {
-        let found = events.iter().flat_map(|event| pointers.iter().filter_map(|pointer| event.pointer(pointer)?.as_str()));
+        let found =
+            events.iter().flat_map(|event| pointers.iter().filter_map(|pointer| event.pointer(pointer)?.as_str()));
         found.collect()
     };
     let call = |name: String, input: String| (!name.is_empty()).then_some((name, input));
@@ -104,7 +111,9 @@ fn read(protocol: Protocol, stream: bool, text: &str) -> Seen {
             for item in finished["output"].as_array().unwrap() {
                 match item["type"].as_str().unwrap() {
                     "message" => seen.0.push_str(item["content"][0]["text"].as_str().unwrap()),
-                    _ => seen.1 = call(item["name"].as_str().unwrap().into(), item["arguments"].as_str().unwrap().into()),
+                    _ => {
+                        seen.1 = call(item["name"].as_str().unwrap().into(), item["arguments"].as_str().unwrap().into())
+                    }
                 }
             }
             seen
@@ -144,8 +153,11 @@ async fn echoes_without_script() {
 #[tokio::test]
 async fn markers_run_in_order_and_end_with_the_last_output() {
     let shell = r#"bash {"command":"ls [[ -d x ]]","description":"Runs a scripted command"}"#;
-    check("[[say:one]] [[bash:ls [[ -d x ]]]] [[tool:read {\"a\":[[1]]}]]", &["one", shell, r#"read {"a":[[1]]}"#, "DONE: output 1"])
-        .await;
+    check(
+        "[[say:one]] [[bash:ls [[ -d x ]]]] [[tool:read {\"a\":[[1]]}]]",
+        &["one", shell, r#"read {"a":[[1]]}"#, "DONE: output 1"],
+    )
+    .await;
 }
 
 #[tokio::test]
