@@ -1,0 +1,119 @@
+//! The adapters: each drives one kind of harness program. What goes in is [`Order`], what comes out are reports, and the
+//! rest of the guest knows nothing else of a harness.
+//!
+//! An adapter runs one turn at a time, at most once each; it answers every turn with exactly one `turn_completed` or
+//! `turn_failed`, and it never sends a turn again that may have reached the model.
+
+mod opencode;
+mod shell;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use lap_api::link::{GuestBoot, Report, Turn};
+use tokio::sync::mpsc;
+
+use crate::Failure;
+use crate::environment::Environment;
+use crate::layout::Layout;
+use crate::outbox::Outbox;
+
+/// What an adapter knows of its sandbox.
+pub(crate) struct Setting {
+    pub(crate) layout: Layout,
+    pub(crate) env: Environment,
+    pub(crate) boot: GuestBoot,
+}
+
+/// What an adapter is asked for.
+pub(crate) enum Order {
+    /// Run this after the ones before it.
+    Turn(Turn),
+    /// Stop this turn, running or waiting.
+    Abort { turn_id: String },
+    /// `allow`, `allow_always` or `deny`.
+    Permission { request_id: String, decision: String },
+}
+
+/// Starts the harness and serves until the orders end. An error means that it never came up.
+pub(crate) async fn serve(setting: Arc<Setting>, orders: mpsc::Receiver<Order>, out: Outbox) -> Result<(), Failure> {
+    let orders = Orders { from: orders, waiting: VecDeque::new(), out: out.clone() };
+    match setting.boot.harness.adapter.as_str() {
+        "opencode-serve" => opencode::serve(setting, orders, out).await,
+        "shell" => shell::serve(setting, orders, out).await,
+        other => Err(Failure::new("harness_unknown", format!("this guest has no adapter `{other}`"))),
+    }
+}
+
+/// Orders for an adapter, with the turns that wait.
+pub(crate) struct Orders {
+    from: mpsc::Receiver<Order>,
+    waiting: VecDeque<Turn>,
+    out: Outbox,
+}
+
+/// What concerns the turn that runs.
+pub(crate) enum Interruption {
+    Abort,
+    Permission { request_id: String, decision: String },
+}
+
+impl Orders {
+    /// The next turn; `None` when there will be none. Safe to drop between polls.
+    pub(crate) async fn turn(&mut self) -> Option<Turn> {
+        loop {
+            if let Some(turn) = self.waiting.pop_front() {
+                return Some(turn);
+            }
+            match self.from.recv().await? {
+                Order::Turn(turn) => return Some(turn),
+                // Nothing runs: the turn is over already, or the request died with its turn.
+                Order::Abort { .. } | Order::Permission { .. } => {}
+            }
+        }
+    }
+
+    /// What comes in for the running turn; other turns queue up, or leave the queue again.
+    pub(crate) async fn during(&mut self, running: &str) -> Option<Interruption> {
+        loop {
+            match self.from.recv().await? {
+                Order::Turn(turn) => self.waiting.push_back(turn),
+                Order::Abort { turn_id } if turn_id == running => return Some(Interruption::Abort),
+                Order::Abort { turn_id } => self.forget(&turn_id).await,
+                Order::Permission { request_id, decision } => {
+                    return Some(Interruption::Permission { request_id, decision });
+                }
+            }
+        }
+    }
+
+    async fn forget(&mut self, turn_id: &str) {
+        let before = self.waiting.len();
+        self.waiting.retain(|turn| turn.turn_id != turn_id);
+        if self.waiting.len() < before {
+            self.out.report(failed(turn_id, ABORTED, "the turn was aborted before it began")).await;
+        }
+    }
+}
+
+/// Code of a turn that somebody stopped.
+pub(crate) const ABORTED: &str = "aborted";
+
+/// Code of a turn that the harness or its model did not finish.
+pub(crate) const HARNESS_FAILED: &str = "harness_failed";
+
+/// The end of a turn without an answer.
+pub(crate) fn failed(turn_id: &str, code: &str, error: impl Into<String>) -> Report {
+    Report::TurnFailed { turn_id: turn_id.to_owned(), code: code.to_owned(), error: error.into() }
+}
+
+/// A point in time as the API writes it.
+pub(crate) fn time(ms: i64) -> String {
+    let at = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// The present, in Unix milliseconds.
+pub(crate) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
