@@ -53,6 +53,8 @@ codes! {
     NotFound = "not_found" => 404,
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed" => 405,
+    /// The body did not arrive in time.
+    RequestTimeout = "request_timeout" => 408,
     /// The session is not in a state that allows the call.
     SessionNotReady = "session_not_ready" => 409,
     /// The agent's harness is not installed on this server.

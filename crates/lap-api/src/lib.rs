@@ -10,6 +10,7 @@ pub mod event;
 pub mod link;
 pub mod list;
 pub mod message;
+pub mod platform;
 pub mod session;
 
 /// What every secret value looks like in an answer; sent back, it keeps the stored value.

@@ -68,9 +68,30 @@ pub struct CreateSession {
 
 /// Body of a session edit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct PatchSession {
+    /// Must be there: null takes the title away, so that absent may not mean the same.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub title: Option<String>,
+}
+
+/// Body of the answer to a permission request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerPermission {
+    pub decision: PermissionDecision,
+}
+
+/// What may be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PermissionDecision {
+    /// This once.
+    Allow,
+    /// This and everything like it in this session.
+    AllowAlways,
+    /// No.
+    Deny,
 }
 
 /// One line of the egress record.

@@ -1,0 +1,371 @@
+//! Between the wire and the domain, by destructuring: a new field on either side is a compile error here. Knows no rules;
+//! what is checked here is only what the domain's types cannot express.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lap_api::error::ErrorCode;
+use lap_api::message::{Attachment, InputPart, SendMessage};
+use lap_api::platform;
+use lap_api::session::PermissionDecision;
+use lap_domain::agent::{AgentEdit, NewAgent};
+use lap_domain::files::{self, NewFile};
+use lap_domain::ids::SkillId;
+use lap_domain::problem::Problem;
+use lap_domain::secret::Secret;
+use lap_domain::session::{SessionState, Usage};
+use lap_domain::time::Timestamp;
+use lap_domain::{agent, session, turn};
+use lap_engine::{AgentView, Decision, HarnessView, NewSession, SessionView, Stats};
+
+use crate::error::ApiError;
+
+/// What an agent is created from.
+pub(crate) fn new_agent(body: lap_api::agent::CreateAgent) -> NewAgent {
+    let lap_api::agent::CreateAgent {
+        name,
+        model,
+        prompt,
+        harness_id,
+        repo_url,
+        branch,
+        mcp_servers,
+        env_vars,
+        env_var_hosts,
+        plain_env_vars,
+        allow_out,
+        deny_out,
+        sandbox_files,
+        mcp_headers,
+        permission_mode,
+        image,
+        requirements,
+        skill_ids,
+    } = body;
+    NewAgent {
+        name,
+        model,
+        prompt,
+        harness_id,
+        repo_url,
+        branch,
+        mcp_servers,
+        mcp_headers,
+        env_vars: secrets(env_vars),
+        plain_env_vars,
+        env_var_hosts,
+        skill_ids: skill_ids.into_iter().map(SkillId::new).collect(),
+        allow_out,
+        deny_out,
+        sandbox_files: sandbox_files.into_iter().map(new_file).collect(),
+        permission_mode,
+        image,
+        requirements,
+    }
+}
+
+/// What is to change in an agent.
+pub(crate) fn agent_edit(body: lap_api::agent::PatchAgent) -> AgentEdit {
+    let lap_api::agent::PatchAgent {
+        name,
+        model,
+        prompt,
+        repo_url,
+        branch,
+        mcp_servers,
+        env_vars,
+        env_var_hosts,
+        plain_env_vars,
+        allow_out,
+        deny_out,
+        sandbox_files,
+        mcp_headers,
+        permission_mode,
+        image,
+        requirements,
+        skill_ids,
+    } = body;
+    AgentEdit {
+        name,
+        model,
+        prompt,
+        repo_url,
+        branch,
+        mcp_servers,
+        mcp_headers,
+        env_vars: env_vars.map(secrets),
+        plain_env_vars,
+        env_var_hosts,
+        skill_ids: skill_ids.map(|ids| ids.into_iter().map(SkillId::new).collect()),
+        allow_out,
+        deny_out,
+        sandbox_files: sandbox_files.map(|files| files.into_iter().map(new_file).collect()),
+        permission_mode,
+        image,
+        requirements,
+    }
+}
+
+fn secrets(values: BTreeMap<String, String>) -> BTreeMap<String, Secret> {
+    values.into_iter().map(|(key, value)| (key, Secret::new(value))).collect()
+}
+
+fn new_file(file: lap_api::agent::SandboxFile) -> NewFile {
+    let lap_api::agent::SandboxFile { name, sandbox_path, content, content_type, size } = file;
+    let encoded = content.unwrap_or_default();
+    NewFile {
+        name,
+        sandbox_path,
+        encoded_len: encoded.len(),
+        content: STANDARD.decode(encoded).ok(),
+        content_type,
+        size,
+    }
+}
+
+/// Whether the content of an agent's files is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// One agent: whole.
+    Whole,
+    /// In lists: names and sizes only, and the counts that only lists have.
+    Listed,
+}
+
+/// An agent as clients see it: secret values masked.
+pub(crate) fn agent(view: AgentView, shown: Files) -> lap_api::agent::Agent {
+    let AgentView { agent, warnings, session_count, has_active_session, supports_tui } = view;
+    let agent::Agent {
+        id,
+        name,
+        model,
+        prompt,
+        harness_id,
+        repo_url,
+        branch,
+        mcp_servers,
+        mcp_headers,
+        env_vars,
+        plain_env_vars,
+        env_var_hosts,
+        attached_skill_ids,
+        allow_out,
+        deny_out,
+        sandbox_files,
+        permission_mode,
+        image,
+        requirements,
+        created_at,
+        updated_at,
+    } = agent;
+    let listed = shown == Files::Listed;
+    lap_api::agent::Agent {
+        id: id.to_string(),
+        name,
+        model,
+        prompt,
+        harness_id,
+        supports_tui,
+        repo_url,
+        branch,
+        mcp_servers,
+        env_vars: masked(env_vars, &plain_env_vars),
+        env_var_hosts,
+        plain_env_vars,
+        attached_skill_ids: attached_skill_ids.iter().map(ToString::to_string).collect(),
+        allow_out,
+        deny_out,
+        sandbox_files: sandbox_files.into_iter().map(|file| sandbox_file(file, shown)).collect(),
+        mcp_headers,
+        permission_mode: permission_mode.as_str().to_owned(),
+        image,
+        requirements,
+        warnings: warnings.into_iter().map(warning).collect(),
+        created_at: time(created_at),
+        updated_at: time(updated_at),
+        session_count: listed.then_some(session_count),
+        has_active_session: listed.then_some(has_active_session),
+    }
+}
+
+fn masked(values: BTreeMap<String, Secret>, plain: &[String]) -> BTreeMap<String, String> {
+    let shown = |key: &String, value: &Secret| {
+        if plain.contains(key) { value.expose().clone() } else { lap_api::MASK.to_owned() }
+    };
+    values.iter().map(|(key, value)| (key.clone(), shown(key, value))).collect()
+}
+
+fn sandbox_file(file: files::SandboxFile, shown: Files) -> lap_api::agent::SandboxFile {
+    let files::SandboxFile { name, sandbox_path, content, content_type, size } = file;
+    let content = (shown == Files::Whole).then(|| STANDARD.encode(content));
+    lap_api::agent::SandboxFile { name, sandbox_path, content, content_type, size }
+}
+
+fn warning(warning: agent::Warning) -> lap_api::agent::Warning {
+    let agent::Warning { code, message, keys } = warning;
+    lap_api::agent::Warning { code: code.to_owned(), message, keys }
+}
+
+/// What a session is opened with. Texts and images are checked here, variables by the engine.
+pub(crate) fn new_session(body: lap_api::session::CreateSession) -> Result<NewSession, ApiError> {
+    let lap_api::session::CreateSession {
+        title,
+        initial_prompt,
+        initial_attachments,
+        env_vars,
+        plain_env_vars,
+        env_var_hosts,
+        skill_ids,
+        branch,
+    } = body;
+    no_skills(&skill_ids)?;
+    let mut problems = attachment_problems("initial_attachments", &initial_attachments)?;
+    match &initial_prompt {
+        Some(text) => problems.extend(text_problem("initial_prompt", text)?),
+        None if initial_attachments.is_empty() => {}
+        None => problems.push(Problem::new("initial_attachments", "go with an initial_prompt, and there is none")),
+    }
+    if !problems.is_empty() {
+        return Err(ApiError::invalid(problems));
+    }
+    let env_vars = secrets(env_vars);
+    Ok(NewSession { title, initial_prompt, initial_attachments, env_vars, plain_env_vars, env_var_hosts, branch })
+}
+
+/// There is no skill library yet, so any id is one too many.
+pub(crate) fn no_skills(ids: &[String]) -> Result<(), ApiError> {
+    ids.first().map_or(Ok(()), |id| Err(ApiError::not_found("skill", id)))
+}
+
+/// Text and images of a user message.
+pub(crate) fn user_message(body: SendMessage) -> Result<(String, Vec<Attachment>), ApiError> {
+    let SendMessage { text, parts, attachments } = body;
+    let text = match (text, parts) {
+        (Some(text), None) => text,
+        (None, Some(parts)) => {
+            let texts: Vec<String> = parts.into_iter().map(|InputPart::Text { text }| text).collect();
+            texts.join("\n")
+        }
+        (Some(_), Some(_)) => return Err(ApiError::invalid_field("text", "give either text or parts, not both")),
+        (None, None) => return Err(ApiError::invalid_field("text", "give the message as text or as parts")),
+    };
+    let mut problems = attachment_problems("attachments", &attachments)?;
+    problems.extend(text_problem("text", &text)?);
+    if problems.is_empty() { Ok((text, attachments)) } else { Err(ApiError::invalid(problems)) }
+}
+
+fn text_problem(field: &str, text: &str) -> Result<Option<Problem>, ApiError> {
+    match turn::check_text(field, text) {
+        None => Ok(None),
+        Some(turn::TurnInputError::TooLarge(problem)) => {
+            Err(ApiError::new(ErrorCode::TooLarge, format!("{}: {}", problem.field, problem.message)))
+        }
+        Some(turn::TurnInputError::Invalid(problem)) => Ok(Some(problem)),
+    }
+}
+
+fn attachment_problems(field: &str, attachments: &[Attachment]) -> Result<Vec<Problem>, ApiError> {
+    let decoded: Vec<turn::Attachment> = attachments
+        .iter()
+        .map(|Attachment { name, content_type, content }| turn::Attachment {
+            name: name.clone(),
+            content_type: content_type.clone(),
+            content: STANDARD.decode(content).ok(),
+        })
+        .collect();
+    Ok(turn::check_attachments(field, &decoded))
+}
+
+/// A session as clients see it.
+pub(crate) fn session(view: SessionView) -> lap_api::session::Session {
+    let SessionView { session, supports_tui, faces } = view;
+    let session::Session {
+        id,
+        agent_id,
+        title,
+        state,
+        phase,
+        phase_detail,
+        incarnation: _,
+        harness_id: _,
+        harness_session_id,
+        branch,
+        commit,
+        title_preview,
+        response,
+        session_env_keys: _,
+        usage,
+        created_at,
+        last_seen_at,
+        idle_timeout_ms,
+    } = session;
+    let status = state.as_str().to_owned();
+    let (failure_reason, end_reason) = match state {
+        SessionState::Creating | SessionState::Ready => (None, None),
+        SessionState::Failed { reason } => (Some(reason), None),
+        SessionState::Dead { reason } => (None, Some(reason.as_str().to_owned())),
+    };
+    lap_api::session::Session {
+        id: id.to_string(),
+        agent_id: agent_id.to_string(),
+        title,
+        status,
+        phase: phase.map(|phase| phase.as_str().to_owned()),
+        phase_detail,
+        failure_reason,
+        end_reason,
+        supports_tui,
+        faces: faces.into_iter().map(str::to_owned).collect(),
+        sandbox_url: None,
+        harness_session_id,
+        branch,
+        commit,
+        // There is no terminal yet.
+        tty_url: None,
+        tty_token: None,
+        response,
+        created_at: time(created_at),
+        last_seen_at: time(last_seen_at),
+        idle_timeout_ms: u64::try_from(idle_timeout_ms).unwrap_or_default(),
+        title_preview,
+        usage: self::usage(usage),
+    }
+}
+
+fn usage(usage: Usage) -> lap_api::session::Usage {
+    let Usage { input_tokens, output_tokens, cached_tokens, cost_usd } = usage;
+    lap_api::session::Usage { input_tokens, output_tokens, cached_tokens, cost_usd }
+}
+
+/// The answer to a permission request.
+pub(crate) fn decision(decision: PermissionDecision) -> Decision {
+    match decision {
+        PermissionDecision::Allow => Decision::Allow,
+        PermissionDecision::AllowAlways => Decision::AllowAlways,
+        PermissionDecision::Deny => Decision::Deny,
+    }
+}
+
+/// A harness as clients see it.
+pub(crate) fn harness(view: HarnessView) -> platform::Harness {
+    let HarnessView { id, name, version, installed, supports_tui, detail } = view;
+    platform::Harness { id, name, version, installed, supports_tui, detail }
+}
+
+/// Numbers of the platform.
+pub(crate) fn stats(stats: Stats) -> platform::Stats {
+    let Stats { agents, sessions_by_state, backend, version } = stats;
+    platform::Stats {
+        agents,
+        sessions: sessions_by_state.into_iter().collect(),
+        backend: backend.to_owned(),
+        version: version.to_owned(),
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds. What no calendar holds is shown as its nearest end.
+fn time(at: Timestamp) -> String {
+    let nearest = if at.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    format!("{:.3}", jiff::Timestamp::from_millisecond(at.0).unwrap_or(nearest))
+}

@@ -1,0 +1,58 @@
+//! The table of contents: every route, and the layers around them.
+
+use axum::extract::Request;
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::error::{self, ApiError};
+use crate::{App, access, agents, auth, events, harnesses, interceptions, messages, platform, sessions};
+
+pub(crate) fn router(app: App, keys: auth::Keys) -> Router {
+    let managed = Router::new()
+        .route("/agents", get(agents::list).post(agents::create))
+        .route("/agents/{id}", get(agents::get).patch(agents::update).delete(agents::delete))
+        .route("/agents/{id}/session", post(sessions::create))
+        .route("/sessions", get(sessions::list))
+        .route("/sessions/{id}", get(sessions::get).patch(sessions::update).delete(sessions::delete))
+        .route("/sessions/{id}/stop", post(sessions::stop))
+        .route("/sessions/{id}/message", post(messages::send))
+        .route("/sessions/{id}/message_stream", post(messages::stream))
+        .route("/sessions/{id}/messages", get(messages::list))
+        .route("/sessions/{id}/abort", post(messages::abort))
+        .route("/sessions/{id}/permissions/{request_id}", post(messages::answer_permission))
+        .route("/sessions/{id}/events", get(events::read))
+        .route("/sessions/{id}/interceptions", get(interceptions::list))
+        .route("/sessions/{id}/vault-keys", get(sessions::vault_keys))
+        .route("/sessions/{id}/sandbox_logs", get(sessions::sandbox_logs));
+
+    let with_key = Router::new()
+        .nest("/managed_agents", managed)
+        .route("/harnesses", get(harnesses::list))
+        .route("/stats", get(platform::stats))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(keys, auth::require_key));
+
+    let health = Router::new()
+        .route("/healthz", get(platform::alive))
+        .route("/readyz", get(platform::ready))
+        .route("/api/v1/health/k8s", get(platform::backend))
+        .method_not_allowed_fallback(wrong_method);
+
+    Router::new()
+        .nest(lap_api::BASE, with_key)
+        .merge(health)
+        .fallback(no_such_route)
+        .with_state(app)
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn(access::log))
+}
+
+async fn no_such_route() -> ApiError {
+    ApiError::no_such_route()
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    ApiError::wrong_method(request.method())
+}
