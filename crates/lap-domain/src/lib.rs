@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod catalogue;
+pub mod chain;
 pub mod credential;
 pub mod egress;
 pub mod env_vars;
@@ -17,3 +18,4 @@ pub mod session;
 pub mod stub;
 pub mod time;
 pub mod turn;
+pub mod url;

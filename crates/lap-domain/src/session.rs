@@ -1,7 +1,14 @@
 //! Sessions: their states, the only door between them, and the phases of bring-up.
 
+use std::collections::BTreeMap;
+
+use crate::agent;
+use crate::env_vars::{self, Vars};
 use crate::ids::{AgentId, SessionId};
+use crate::problem::Problem;
+use crate::secret::Secret;
 use crate::time::Timestamp;
+use crate::turn::{self, Attachment, InputRefusal};
 
 /// One run of an agent in one sandbox.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,7 +111,9 @@ impl EndReason {
 
     /// The reverse of [`EndReason::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Idle, Self::Stopped, Self::AgentDeleted, Self::SandboxLost, Self::Oom].into_iter().find(|r| r.as_str() == text)
+        [Self::Idle, Self::Stopped, Self::AgentDeleted, Self::SandboxLost, Self::Oom]
+            .into_iter()
+            .find(|r| r.as_str() == text)
     }
 }
 
@@ -187,6 +196,82 @@ phases! {
     HarnessListening = "harness_listening",
     HarnessReady = "harness_ready",
     Ready = "ready",
+}
+
+/// Longest title, in characters.
+pub const MAX_TITLE_CHARS: usize = 255;
+
+/// What a session is to be created with, as far as rules apply to it.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionInput<'a> {
+    pub title: Option<&'a str>,
+    pub branch: Option<&'a str>,
+    pub initial_prompt: Option<&'a str>,
+    pub initial_attachments: &'a [Attachment<'a>],
+    /// The session's own variables.
+    pub vars: Vars<'a>,
+}
+
+/// Checks everything at once. A first prompt that is too long is told apart, since it has an answer of its own.
+pub fn validate_new(input: &SessionInput<'_>) -> Result<(), InputRefusal> {
+    let SessionInput { title, branch, initial_prompt, initial_attachments, vars } = input;
+    let mut problems = Vec::new();
+    if let Some(title) = title {
+        check_title(title, &mut problems);
+    }
+    if let Some(branch) = branch
+        && let Err(why) = agent::check_branch(branch)
+    {
+        problems.push(Problem::new("branch", why));
+    }
+    problems.extend(env_vars::validate(vars));
+    env_vars::resolve_masks((*vars.env_vars).clone(), &BTreeMap::<String, Secret>::new(), &mut problems);
+    match initial_prompt {
+        Some(prompt) => match turn::check_input("initial_prompt", prompt, "initial_attachments", initial_attachments) {
+            Ok(()) => {}
+            Err(InputRefusal::Invalid(more)) => problems.extend(more),
+            Err(too_long) => return Err(too_long),
+        },
+        None if !initial_attachments.is_empty() => {
+            problems.push(Problem::new("initial_attachments", "come with initial_prompt, which is missing"));
+        }
+        None => {}
+    }
+    if problems.is_empty() { Ok(()) } else { Err(InputRefusal::Invalid(problems)) }
+}
+
+/// Checks a session's title.
+pub fn check_title(title: &str, problems: &mut Vec<Problem>) {
+    if title.trim().is_empty() || title.chars().count() > MAX_TITLE_CHARS || title.chars().any(char::is_control) {
+        let message = format!("must have 1 to {MAX_TITLE_CHARS} characters on one line");
+        problems.push(Problem::new("title", message));
+    }
+}
+
+/// The first words of a message, on one line; none when there are no words.
+pub fn title_preview(text: &str) -> Option<String> {
+    /// What fits into a row of a list.
+    const MAX_CHARS: usize = 80;
+    let mut preview = String::new();
+    let mut chars = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        let room = MAX_CHARS - chars;
+        let gap = usize::from(chars > 0);
+        if gap + length > room {
+            if chars == 0 {
+                preview.extend(word.chars().take(MAX_CHARS - 1));
+            }
+            preview.push('…');
+            break;
+        }
+        if gap > 0 {
+            preview.push(' ');
+        }
+        preview.push_str(word);
+        chars += gap + length;
+    }
+    (!preview.is_empty()).then_some(preview)
 }
 
 #[cfg(test)]
