@@ -66,6 +66,8 @@ const RULES: &[Rule] = &[
             "crates/lap/",
             // The git credential helper: git runs it in the agent's shell, and that shell's variables are its input.
             "crates/lap-guest/src/lib.rs",
+            // The test kit starts the server as a person would, with the PATH and HOME of whoever runs the tests.
+            "crates/lap-test/src/server.rs",
             // The project's own commands stand beside the product, not in it.
             "xtask/",
         ],
