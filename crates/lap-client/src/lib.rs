@@ -1,1 +1,23 @@
-//! (being written)
+//! Typed client of the REST surface: what `lap` and the test kit speak to a server with.
+//!
+//! Knows the wire and nothing behind it: no engine, no terminal, no environment. A [`Client`] is cheap to clone and keeps
+//! its connections. Event streams come back by themselves after a lost connection, with nothing lost and nothing twice
+//! (see [`EventStream`]); a turn is never sent twice (see [`Client::message_stream`]).
+
+mod agents;
+mod config;
+mod connect;
+mod error;
+mod events;
+mod platform;
+mod sessions;
+pub mod sse;
+mod transport;
+
+pub use agents::AgentListQuery;
+pub use config::{ApiKey, ClientConfig, ConfigError, server_url};
+pub use error::{ApiError, Error};
+pub use events::{EventStream, Feed, LogEntry, TurnStream};
+pub use platform::{Harness, Health};
+pub use sessions::{Decision, SessionListQuery, TextStream};
+pub use transport::Client;
