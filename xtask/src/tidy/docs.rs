@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{File, Finding, Tree};
 
-/// What may stand directly below `/work` in a text: `/work` is a place inside a sandbox, and this is what tests and
-/// documents speak of there.
-const INSIDE_WORK: &[&str] = &["repo", "file.txt", "folder"];
+/// What may stand directly below `/work` in a text: `/work` is a place inside a sandbox, and this is what is there. Tests
+/// make files of their own there.
+const INSIDE_WORK: &[&str] = &["repo"];
 
 /// Where the words are defined; its last column names, in backticks, what is not said instead.
 const GLOSSARY: &str = "docs/glossary.md";
@@ -16,12 +16,13 @@ pub fn check_paths(file: &File, findings: &mut Vec<Finding>) {
     if file.path.ends_with(".lock") || file.path.ends_with("package-lock.json") {
         return;
     }
+    let tests = super::rust::is_test_file(&file.path);
     for (at, line) in file.text.lines().enumerate() {
         for (position, found) in line.match_indices("/work/") {
             let longer = line[..position].ends_with(|c: char| c.is_alphanumeric() || "._-/}>)$".contains(c));
             let name: String = line[position + found.len()..].chars().take_while(|&c| is_file_name(c)).collect();
             let name = name.trim_end_matches('.');
-            if !longer && !name.is_empty() && !INSIDE_WORK.contains(&name) {
+            if !longer && !tests && !name.is_empty() && !INSIDE_WORK.contains(&name) {
                 let what = format!(
                     "`/work/{name}` looks like a path of some machine (if it is one of a sandbox: INSIDE_WORK)"
                 );

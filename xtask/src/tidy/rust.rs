@@ -113,7 +113,7 @@ pub fn long_files(files: &[File]) -> impl Iterator<Item = (&str, usize)> {
 }
 
 /// Tests stand in `tests.rs` beside their module or in a `tests` or `benches` folder.
-fn is_test_file(path: &str) -> bool {
+pub fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.split('/').any(|folder| folder == "tests" || folder == "benches")
 }
 
