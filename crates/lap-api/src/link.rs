@@ -177,7 +177,7 @@ pub enum CredentialScope {
 
 /// From sidecar to guest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "order", rename_all = "snake_case")] // Travels inside of another message, whose tag is `type`.
 pub enum ToGuest {
     /// Sent by the sidecar itself, first: the certificate that tools inside must trust.
     Trust { protocol: u32, ca_pem: String },
@@ -300,7 +300,7 @@ pub enum HarnessFileContent {
 
 /// What the guest reports; kept in order, delivered exactly once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "report", rename_all = "snake_case")] // Travels inside of another message, whose tag is `type`.
 pub enum Report {
     /// Bring-up reached this phase (names as in the session's `phase`).
     Phase { phase: String, detail: Option<String> },
