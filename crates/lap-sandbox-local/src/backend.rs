@@ -1,0 +1,620 @@
+//! The local backend: a folder, a sidecar process and control groups per sandbox.
+//!
+//! What exists is read from the machine every time (folders, locks, groups), never remembered: so a server that starts after
+//! a crash sees the same as the one before. A sidecar lives exactly as long as its folder's lock is held.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use lap_sandbox::{
+    Backend, BackendError, BootToken, Check, Limits, Outcome, SandboxExit, SandboxId, SandboxSpec, SandboxStatus,
+};
+use rustix::fs::FlockOperation;
+use rustix::process::{PidfdFlags, Signal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::cgroup::{self, CgroupPlan};
+use crate::identity::Identity;
+use crate::record;
+use crate::spec::{LaunchReply, LaunchSpec, SidecarLaunch, VolumePlan};
+use crate::volume::{self, Templates};
+use crate::{doctor, image, log};
+
+/// Longer than a launch on a machine with every processor busy; a sidecar that says nothing by then is hung.
+const LAUNCH_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The kernel ends killed processes in milliseconds; one that is stuck in a dying disk must not hold up the server.
+const DEATH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between looks at things that cannot announce their end (a lock, a group): short beside a deletion, long beside a look.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// Lines of the log that an exit is explained with.
+const LAST_WORDS: usize = 3;
+
+const LOG: &str = "sidecar.log";
+/// In a sandbox's folder: the image it uses, so that no newer server removes it.
+const IMAGE_NAME: &str = "image";
+
+/// Where the backend finds what it needs.
+#[derive(Debug, Clone)]
+pub struct LocalConfig {
+    /// The server's data folder.
+    pub data_dir: PathBuf,
+    /// This program.
+    pub lap_binary: PathBuf,
+    /// Where sidecars dial.
+    pub link_socket: PathBuf,
+}
+
+/// Sandboxes on this machine.
+#[derive(Debug)]
+pub struct LocalBackend {
+    shared: Arc<Shared>,
+    watchers: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sandboxes: PathBuf,
+    lap_binary: PathBuf,
+    link_socket: PathBuf,
+    image: PathBuf,
+    templates: Templates,
+    cgroups: CgroupPlan,
+    volume: VolumePlan,
+    /// What the trial at the start found.
+    found: Vec<Check>,
+    exits: Mutex<Option<mpsc::UnboundedSender<SandboxExit>>>,
+    /// One provision or destroy per sandbox at a time.
+    gates: Mutex<HashMap<SandboxId, Weak<tokio::sync::Mutex<()>>>>,
+    /// Taken by `destroy` to wait for the end of a child, by its watcher to report it.
+    children: Mutex<BTreeMap<SandboxId, Child>>,
+}
+
+/// Everything `lap doctor` shows about this machine.
+pub async fn checks(config: &LocalConfig) -> Vec<Check> {
+    match LocalBackend::open(config.clone()).await {
+        Ok(backend) => backend.shared.found.clone(),
+        Err(error) => vec![doctor::missing("local backend", &crate::launch::sentence(&error))],
+    }
+}
+
+impl LocalBackend {
+    /// Prepares folders, image and groups, tries a sandbox, and watches what an earlier server left running.
+    pub async fn open(config: LocalConfig) -> Result<Self, BackendError> {
+        let shared = tokio::task::spawn_blocking(move || Shared::prepare(config))
+            .await
+            .map_err(|error| BackendError::Observe(error.to_string()))?
+            .map_err(|error| BackendError::Observe(format!("could not prepare the data folder: {error}")))?;
+        let shared = Arc::new(shared.tried().await);
+        let backend = Self { shared, watchers: Mutex::new(JoinSet::new()) };
+        backend.adopt().map_err(|error| BackendError::Observe(error.to_string()))?;
+        Ok(backend)
+    }
+
+    /// Watches sidecars that an earlier server started.
+    fn adopt(&self) -> io::Result<()> {
+        for (id, folder) in self.shared.folders()? {
+            if let Some(process) = record::find(&folder, "sidecar") {
+                self.watch(id, process)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&self, id: SandboxId, process: OwnedFd) -> io::Result<()> {
+        let process = crate::sys::readable(process)?;
+        let shared = self.shared.clone();
+        let mut watchers = lock(&self.watchers);
+        while watchers.try_join_next().is_some() {}
+        watchers.spawn(async move {
+            if process.readable().await.is_ok() {
+                shared.report(id).await;
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Backend for LocalBackend {
+    fn provision<'a>(&'a self, spec: &'a SandboxSpec) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            shared.refuse_if_missing()?;
+            let gate = shared.gate(&spec.id);
+            let _one_at_a_time = gate.lock().await;
+            if shared.is_running(&spec.id) {
+                return Ok(());
+            }
+            shared.remove(&spec.id).await?;
+            let order = SidecarLaunch {
+                launch: shared.launch_spec(&spec.id, spec.limits, &spec.tools, shared.volume),
+                boot_token: spec.boot_token.clone(),
+                link: shared.link_socket.clone(),
+                trial: false,
+            };
+            let started = match shared.start(&order).await {
+                Ok(process) => Ok(process),
+                Err((what, cause)) => {
+                    let failed = BackendError::Provision { id: spec.id.clone(), what, cause };
+                    // What is left of the attempt must not outlive it; a second problem would only hide the first.
+                    if let Err(error) = shared.remove(&spec.id).await {
+                        tracing::warn!(sandbox.id = %spec.id, "remains of a failed start: {error}");
+                    }
+                    shared.forget(&spec.id);
+                    Err(failed)
+                }
+            }?;
+            self.watch(spec.id.clone(), started.0).map_err(|cause| BackendError::Provision {
+                id: spec.id.clone(),
+                what: "watch the sidecar".to_owned(),
+                cause: Some(cause),
+            })
+        })
+    }
+
+    fn destroy<'a>(&'a self, id: &'a SandboxId) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let gate = self.shared.gate(id);
+            let _one_at_a_time = gate.lock().await;
+            self.shared.remove(id).await
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<SandboxStatus>, BackendError>> {
+        Box::pin(async move {
+            let shared = self.shared.clone();
+            tokio::task::spawn_blocking(move || shared.observe())
+                .await
+                .map_err(|error| BackendError::Observe(error.to_string()))?
+                .map_err(|error| BackendError::Observe(error.to_string()))
+        })
+    }
+
+    fn exits(&self) -> mpsc::UnboundedReceiver<SandboxExit> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *lock(&self.shared.exits) = Some(sender);
+        receiver
+    }
+
+    fn logs<'a>(&'a self, id: &'a SandboxId, tail: usize) -> BoxFuture<'a, Result<String, BackendError>> {
+        Box::pin(async move {
+            let file = self.shared.folder(id).join(LOG);
+            tokio::task::spawn_blocking(move || log::tail(&file, tail))
+                .await
+                .map_err(|error| BackendError::Observe(error.to_string()))?
+                .map_err(|error| BackendError::Observe(format!("could not read the log of {id}: {error}")))
+        })
+    }
+
+    fn checks(&self) -> BoxFuture<'_, Vec<Check>> {
+        Box::pin(async move { self.shared.try_out(self.shared.volume).await })
+    }
+}
+
+impl Shared {
+    fn prepare(config: LocalConfig) -> io::Result<Self> {
+        let LocalConfig { data_dir, lap_binary, link_socket } = config;
+        let private = |path: &Path| DirBuilder::new().mode(0o700).recursive(true).create(path);
+        private(&data_dir)?;
+        let data_dir = data_dir.canonicalize()?;
+        let sandboxes = data_dir.join("sandboxes");
+        private(&sandboxes)?;
+        let images = data_dir.join("images");
+        private(&images)?;
+        if let Some(folder) = link_socket.parent() {
+            private(folder)?;
+            // Sidecars run as users of their own; what they dial must be in reach, while listing the folder need not be.
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))?;
+        }
+        let image = image::build(&images)?;
+        let templates = Templates::new(images.join("volumes"))?;
+        // Two servers on one machine must not share groups: the folder's path tells them apart.
+        let cgroups = CgroupPlan::prepare(&format!("lap-{:08x}", fingerprint(&data_dir)))?;
+        let shared = Self {
+            sandboxes,
+            lap_binary: lap_binary.canonicalize()?,
+            link_socket: std::path::absolute(link_socket)?,
+            image,
+            templates,
+            cgroups,
+            volume: VolumePlan::Folders,
+            found: Vec::new(),
+            exits: Mutex::default(),
+            gates: Mutex::default(),
+            children: Mutex::default(),
+        };
+        let in_use: Vec<PathBuf> = shared
+            .folders()?
+            .into_values()
+            .filter_map(|folder| std::fs::read_to_string(folder.join(IMAGE_NAME)).ok())
+            .map(|name| images.join(name))
+            .chain([shared.image.clone()])
+            .collect();
+        image::prune(&images, |path| in_use.iter().any(|used| used == path))?;
+        Ok(shared)
+    }
+
+    /// Finds out by trying what this machine allows, and settles on it.
+    async fn tried(mut self) -> Self {
+        if rustix::process::geteuid().is_root() {
+            self.volume = VolumePlan::Image;
+        }
+        let mut found = self.try_out(self.volume).await;
+        if self.volume == VolumePlan::Image && found.iter().any(|check| check.outcome == Outcome::Missing) {
+            let without = self.try_out(VolumePlan::Folders).await;
+            if without.iter().all(|check| check.outcome != Outcome::Missing) {
+                let why =
+                    found.iter().find(|check| check.outcome == Outcome::Missing).map(|check| check.detail.clone());
+                self.volume = VolumePlan::Folders;
+                found = without;
+                if let (Some(disk), Some(why)) = (found.iter_mut().find(|check| check.name == "disk limit"), why) {
+                    disk.detail = format!("{} ({why})", disk.detail);
+                }
+            }
+        }
+        self.found = found;
+        self
+    }
+
+    /// Makes a sandbox that ends at once.
+    async fn try_out(&self, volume: VolumePlan) -> Vec<Check> {
+        match (rustix::process::geteuid().is_root(), Identity::range_is_mapped()) {
+            (true, Ok(false)) => {
+                return vec![doctor::missing(
+                    "users",
+                    "LAP runs as root, but the users it would give to sandboxes do not exist here (a container with a narrow user map?); start it as an ordinary user, or map users up to 2,000,131,072",
+                )];
+            }
+            (true, Err(error)) => {
+                return vec![doctor::missing("users", &format!("could not read the user map: {error}"))];
+            }
+            _ => {}
+        }
+        let name =
+            format!("trial-{}-{}", std::process::id(), TRIALS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let id = SandboxId::new(&name).expect("letters and digits");
+        let order = SidecarLaunch {
+            launch: self.launch_spec(&id, TRIAL_LIMITS, &[], volume),
+            boot_token: BootToken(String::new()),
+            link: self.link_socket.clone(),
+            trial: true,
+        };
+        let result = self.start(&order).await;
+        let removed = self.remove(&id).await;
+        self.forget(&id);
+        let mut checks = match result {
+            Ok((_, confinement)) => {
+                let made = [
+                    doctor::ok("namespaces", "user, mount, pid, net, ipc, uts and cgroup namespaces were made"),
+                    doctor::ok(
+                        "root file system",
+                        "a read-only system with its own /proc, /dev, /tmp was put together",
+                    ),
+                    doctor::ok("system call filter", "seccomp is in force"),
+                ];
+                made.into_iter().chain(confinement).collect()
+            }
+            Err((what, cause)) => {
+                let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+                vec![doctor::missing("sandbox", &format!("{what}{cause}. {}", doctor::advice(&what)))]
+            }
+        };
+        if let Err(error) = removed {
+            checks.push(doctor::missing("clean up", &crate::launch::sentence(&error)));
+        }
+        checks
+    }
+
+    fn refuse_if_missing(&self) -> Result<(), BackendError> {
+        let missing: Vec<&str> = self
+            .found
+            .iter()
+            .filter(|check| check.outcome == Outcome::Missing)
+            .map(|check| check.detail.as_str())
+            .collect();
+        if missing.is_empty() { Ok(()) } else { Err(BackendError::CannotIsolate(missing.join("; "))) }
+    }
+
+    fn launch_spec(
+        &self,
+        id: &SandboxId,
+        limits: Limits,
+        tools: &[lap_sandbox::ToolMount],
+        volume: VolumePlan,
+    ) -> LaunchSpec {
+        LaunchSpec {
+            id: id.clone(),
+            limits,
+            tools: tools.to_vec(),
+            lap_binary: self.lap_binary.clone(),
+            sandbox_dir: self.folder(id),
+            host_image_dir: self.image.clone(),
+            cgroups: self.cgroups.clone(),
+            volume,
+        }
+    }
+
+    fn folder(&self, id: &SandboxId) -> PathBuf {
+        self.sandboxes.join(id.as_str())
+    }
+
+    /// Every folder with a sandbox's name.
+    fn folders(&self) -> io::Result<BTreeMap<SandboxId, PathBuf>> {
+        Ok(std::fs::read_dir(&self.sandboxes)?
+            .flatten()
+            .filter_map(|entry| Some((SandboxId::new(entry.file_name().to_str()?)?, entry.path())))
+            .collect())
+    }
+
+    fn observe(&self) -> io::Result<Vec<SandboxStatus>> {
+        let mut seen: BTreeMap<SandboxId, bool> = self
+            .folders()?
+            .into_iter()
+            .filter(|(id, _)| !id.as_str().starts_with("trial-"))
+            .map(|(id, _)| {
+                let running = self.is_running(&id);
+                (id, running)
+            })
+            .collect();
+        for id in cgroup::remains(&self.cgroups).iter().filter_map(|name| SandboxId::new(name)) {
+            if !id.as_str().starts_with("trial-") {
+                seen.entry(id).or_insert(false);
+            }
+        }
+        Ok(seen.into_iter().map(|(id, running)| SandboxStatus { id, running }).collect())
+    }
+
+    fn is_running(&self, id: &SandboxId) -> bool {
+        let Ok(file) = File::open(self.folder(id).join(record::LOCK)) else { return false };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+    }
+
+    fn gate(&self, id: &SandboxId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = lock(&self.gates);
+        if let Some(gate) = gates.get(id).and_then(Weak::upgrade) {
+            return gate;
+        }
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = Arc::new(tokio::sync::Mutex::new(()));
+        gates.insert(id.clone(), Arc::downgrade(&gate));
+        gate
+    }
+
+    /// Starts a sidecar and waits for its answer.
+    async fn start(&self, order: &SidecarLaunch) -> Result<(OwnedFd, Vec<Check>), (String, Option<io::Error>)> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |cause: io::Error| (what, Some(cause))
+        };
+        let text =
+            serde_json::to_vec(order).map_err(|error| (format!("could not describe the sandbox: {error}"), None))?;
+        let (process, ours) = self.spawn(&order.launch).map_err(failed("could not start the sidecar"))?;
+        let mut ours = tokio::net::UnixStream::from_std(ours).map_err(failed("could not talk to the sidecar"))?;
+        let talk = async {
+            // A sidecar that fails early may answer before it has read everything, so only the answer decides.
+            let _ = ours.write_all(&text).await;
+            let _ = ours.shutdown().await;
+            let mut reply = Vec::new();
+            ours.read_to_end(&mut reply).await.map(|_| reply)
+        };
+        let reply = tokio::time::timeout(LAUNCH_DEADLINE, talk)
+            .await
+            .map_err(|_| ("the sidecar did not answer in time".to_owned(), None))?
+            .map_err(failed("could not hear from the sidecar"))?;
+        match serde_json::from_slice(&reply) {
+            Ok(LaunchReply::Started { confinement }) => Ok((process, confinement)),
+            Ok(LaunchReply::Failed { what }) => Err((what, None)),
+            Err(_) => {
+                let words = log::tail(&self.folder(&order.launch.id).join(LOG), LAST_WORDS).unwrap_or_default();
+                Err((format!("the sidecar ended without an answer: {words}"), None))
+            }
+        }
+    }
+
+    /// Everything up to the running process; returns its handle and our end of its descriptor 0.
+    fn spawn(&self, spec: &LaunchSpec) -> io::Result<(OwnedFd, std::os::unix::net::UnixStream)> {
+        let folder = &spec.sandbox_dir;
+        DirBuilder::new().mode(0o700).create(folder)?;
+        let held = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(folder.join(record::LOCK))?;
+        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+        if let Some(name) = self.image.file_name() {
+            std::fs::write(folder.join(IMAGE_NAME), name.as_encoded_bytes())?;
+        }
+        for tool in &spec.tools {
+            image::ensure_tool(&self.image, &tool.name)?;
+        }
+        if spec.volume == VolumePlan::Image {
+            self.templates.copy(&spec.limits, &folder.join(volume::IMAGE))?;
+        }
+        let log = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(folder.join(LOG))?;
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        // The lock travels as descriptor 1: whoever holds that file open holds the lock, and nothing ever lies between
+        // the server's holding it and the sidecar's.
+        let child = Command::new(&self.lap_binary)
+            .arg("sidecar")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::from(held))
+            .stderr(Stdio::from(log))
+            .spawn()?;
+        let pid =
+            i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process has a number");
+        let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        lock(&self.children).insert(spec.id.clone(), child);
+        Ok((process, ours))
+    }
+
+    /// Reports the end of a sidecar once it has happened.
+    async fn report(&self, id: SandboxId) {
+        let status = self.bury(&id);
+        let words = log::tail(&self.folder(&id).join(LOG), LAST_WORDS).unwrap_or_default();
+        let mut detail = status.unwrap_or_else(|| "it ended".to_owned());
+        if !words.is_empty() {
+            detail = format!("{detail}; its last words: {words}");
+        }
+        tracing::info!(sandbox.id = %id, "sidecar ended: {detail}");
+        if let Some(listener) = &*lock(&self.exits) {
+            // Nobody listens any more: then nobody needs to know.
+            let _ = listener.send(SandboxExit { id, detail });
+        }
+    }
+
+    /// Takes the exit status of a child that has ended, so that no zombie stays.
+    fn bury(&self, id: &SandboxId) -> Option<String> {
+        let mut children = lock(&self.children);
+        let status = children.get_mut(id)?.try_wait().ok().flatten()?;
+        children.remove(id);
+        Some(status.to_string())
+    }
+
+    /// Lets go of a child that nobody watches.
+    fn forget(&self, id: &SandboxId) {
+        lock(&self.children).remove(id);
+    }
+
+    /// Ends whatever runs of a sandbox and removes everything of it.
+    async fn remove(&self, id: &SandboxId) -> Result<(), BackendError> {
+        let failed = |what: &'static str| {
+            move |cause: io::Error| BackendError::Destroy { id: id.clone(), what: what.to_owned(), cause: Some(cause) }
+        };
+        let folder = self.folder(id);
+        let deadline = tokio::time::Instant::now() + DEATH_DEADLINE;
+        for role in ["sidecar", "init"] {
+            if let Some(process) = record::find(&folder, role) {
+                end(process, deadline).await.map_err(failed("a process would not end"))?;
+            }
+        }
+        if let Some(child) = lock(&self.children).get_mut(id) {
+            // A sidecar too young to have written itself down.
+            let _ = child.kill();
+        }
+        // A new process of the sandbox holds the lock until it is about to run its program.
+        while self.is_running(id) {
+            if tokio::time::Instant::now() > deadline {
+                return Err(failed("its sidecar still holds the lock")(io::ErrorKind::TimedOut.into()));
+            }
+            if let Some(process) = record::find(&folder, "init") {
+                end(process, deadline).await.map_err(failed("a process would not end"))?;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        self.await_burial(id, deadline).await.map_err(failed("its sidecar would not end"))?;
+        loop {
+            cgroup::kill_all(&self.cgroups, id.as_str())
+                .map_err(failed("could not kill what is left in its control groups"))?;
+            if cgroup::remove(&self.cgroups, id.as_str()).map_err(failed("could not remove its control groups"))? {
+                break;
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(failed("processes in its control groups would not end")(io::ErrorKind::TimedOut.into()));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let gone = tokio::task::spawn_blocking(move || remove_tree(&folder)).await.map_err(io::Error::other);
+        gone.and_then(|result| result).map_err(failed("could not remove its folder"))
+    }
+
+    async fn await_burial(&self, id: &SandboxId, deadline: tokio::time::Instant) -> io::Result<()> {
+        loop {
+            match lock(&self.children).get_mut(id).map(Child::try_wait).transpose()? {
+                None | Some(Some(_)) => break,
+                Some(None) => {}
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        // The watcher, if it has not come by yet, finds the status here; a child without watcher has nobody to tell.
+        Ok(())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for folder in self.cgroups.folders() {
+            // Refused while sandboxes run, which is right: they outlive the server.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+static TRIALS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+const TRIAL_LIMITS: Limits = Limits {
+    memory_bytes: 256 << 20,
+    pids: 64,
+    cpu_millis: 1000,
+    disk_bytes: 64 << 20,
+    inodes: 4096,
+    tmp_bytes: 16 << 20,
+};
+
+/// Kills a process and waits for its end.
+async fn end(process: OwnedFd, deadline: tokio::time::Instant) -> io::Result<()> {
+    match rustix::process::pidfd_send_signal(&process, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let process = crate::sys::readable(process)?;
+    tokio::time::timeout_at(deadline, process.readable())
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        .map(drop)
+}
+
+/// Removes a folder that a sandbox's user may have filled with anything, such as folders nobody may enter.
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(folder);
+            std::fs::remove_dir_all(folder)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn open_up(folder: &Path) {
+    // What cannot be opened shows when it cannot be removed.
+    let _ = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700));
+    let Ok(list) = std::fs::read_dir(folder) else { return };
+    for entry in list.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// FNV-1a: short, stable, and not meant to withstand anybody.
+fn fingerprint(path: &Path) -> u32 {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}

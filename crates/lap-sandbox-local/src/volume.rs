@@ -1,0 +1,252 @@
+//! The disk space of one sandbox: `/work` and the home folder, limited in bytes and files.
+//!
+//! Root's way is a file system of its own in a sparse file, mounted in the sidecar's private mount namespace: when sidecar
+//! and sandbox are gone, the kernel unmounts it and frees the loop device, whoever was killed and how. An ordinary user has
+//! plain folders, and the limit is only measured.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use lap_sandbox::Limits;
+use rustix::fs::{Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+
+use crate::identity::{self, Identity};
+use crate::spec::{Attempt, LaunchError, VolumePlan};
+use crate::sys;
+
+/// The file system image in a sandbox's folder.
+pub(crate) const IMAGE: &str = "volume.img";
+
+/// Losing the race for a free loop device this often means something else is wrong.
+const LOOP_ATTEMPTS: usize = 200;
+
+/// A mounted volume.
+#[derive(Debug)]
+pub struct Volume {
+    root: OwnedFd,
+    path: PathBuf,
+    limits: Limits,
+    kind: VolumePlan,
+}
+
+/// How full a volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    pub bytes: u64,
+    pub bytes_limit: u64,
+    pub inodes: u64,
+    pub inodes_limit: u64,
+}
+
+impl Usage {
+    /// Nothing more fits, or soon nothing will: the moment to tell people.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_limit || self.inodes >= self.inodes_limit
+    }
+}
+
+impl Volume {
+    /// Makes `work` and `home` available below [`Volume::path`], owned by the sandbox's user.
+    pub(crate) fn attach(
+        plan: VolumePlan,
+        sandbox_dir: &Path,
+        limits: Limits,
+        identity: &Identity,
+    ) -> Result<Self, LaunchError> {
+        let path = sandbox_dir.join("volume");
+        DirBuilder::new().mode(0o700).recursive(true).create(&path).attempt("make the volume's folder")?;
+        if plan == VolumePlan::Image {
+            mount_image(&sandbox_dir.join(IMAGE), &path)?;
+        }
+        let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
+            .attempt("open the volume")?;
+        let (uid, gid) = identity.sandbox();
+        for name in ["work", "home"] {
+            match rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error).attempt("make a folder of the volume"),
+            }
+            if let Identity::Separate { .. } = identity {
+                rustix::fs::chownat(
+                    &root,
+                    name,
+                    Some(identity::uid(uid)),
+                    Some(identity::gid(gid)),
+                    rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+                )
+                .attempt("give the volume to the sandbox")?;
+            }
+        }
+        Ok(Self { root, path, limits, kind: plan })
+    }
+
+    /// Where it is mounted, in the sidecar's mount namespace.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How full it is. Cheap for an image; walks the folders otherwise.
+    pub fn usage(&self) -> io::Result<Usage> {
+        let (bytes, inodes) = match self.kind {
+            VolumePlan::Image => {
+                let seen = rustix::fs::fstatvfs(&self.root)?;
+                // What is reserved for the file system itself counts as the sandbox's: the limit is what it was promised.
+                let used = (seen.f_blocks - seen.f_bfree) * seen.f_frsize;
+                let full = seen.f_bavail == 0;
+                (if full { self.limits.disk_bytes } else { used.min(self.limits.disk_bytes - 1) }, {
+                    let used = seen.f_files - seen.f_ffree;
+                    if seen.f_ffree == 0 { self.limits.inodes } else { used.min(self.limits.inodes - 1) }
+                })
+            }
+            VolumePlan::Folders => measure(&self.path),
+        };
+        Ok(Usage { bytes, bytes_limit: self.limits.disk_bytes, inodes, inodes_limit: self.limits.inodes })
+    }
+}
+
+/// Bytes on disk and number of entries below `folder`. What vanishes or cannot be read meanwhile does not count.
+pub fn measure(folder: &Path) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    let (mut bytes, mut entries) = (0, 0);
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        let Ok(list) = std::fs::read_dir(&next) else { continue };
+        for entry in list.flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            bytes += metadata.blocks() * 512;
+            entries += 1;
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    (bytes, entries)
+}
+
+fn mount_image(image: &Path, at: &Path) -> Result<(), LaunchError> {
+    let backing = OpenOptions::new().read(true).write(true).open(image).attempt("open the volume's image")?;
+    let control = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open("/dev/loop-control")
+        .attempt("open /dev/loop-control")?;
+    for _ in 0..LOOP_ATTEMPTS {
+        let number = sys::loop_free(&control).attempt("find a free loop device")?;
+        let name = format!("/dev/loop{number}");
+        let device = OpenOptions::new().read(true).write(true).open(&name).attempt("open a loop device")?;
+        match sys::loop_configure(&device, &backing) {
+            Ok(()) => {}
+            // Another sandbox took it between the question and now.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => continue,
+            Err(error) => return Err(error).attempt("attach the volume's image"),
+        }
+        return rustix::mount::mount(
+            name.as_str(),
+            at,
+            "ext4",
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME,
+            c"noinit_itable,errors=remount-ro",
+        )
+        .attempt("mount the volume");
+    }
+    Err(io::Error::other("no loop device stays free")).attempt("attach the volume's image")
+}
+
+/// Makes volumes' images quickly: `mkfs` runs once per size, a sandbox gets a sparse copy.
+#[derive(Debug)]
+pub struct Templates {
+    folder: PathBuf,
+}
+
+impl Templates {
+    /// Keeps templates in `folder`.
+    pub fn new(folder: PathBuf) -> io::Result<Self> {
+        DirBuilder::new().mode(0o700).recursive(true).create(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// Writes an empty volume of these limits to `to`.
+    pub fn copy(&self, limits: &Limits, to: &Path) -> io::Result<()> {
+        let template = self.folder.join(format!("{}-{}.ext4", limits.disk_bytes, limits.inodes));
+        let from = match File::open(&template) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make(limits, &template)?;
+                File::open(&template)?
+            }
+            Err(error) => return Err(error),
+        };
+        let to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+        copy_sparsely(&from, &to)
+    }
+
+    fn make(&self, limits: &Limits, template: &Path) -> io::Result<()> {
+        // Under a name of its own, so that two makers at once do no harm: the last rename wins and both are right.
+        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let draft = self.folder.join(format!(".draft-{}-{number}", std::process::id()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.set_len(limits.disk_bytes)?;
+        drop(file);
+        let output = mkfs(limits, &draft);
+        let result = match output {
+            Ok(output) if output.status.success() => std::fs::rename(&draft, template),
+            Ok(output) => {
+                Err(io::Error::other(format!("mkfs.ext4 failed: {}", String::from_utf8_lossy(&output.stderr).trim())))
+            }
+            Err(error) => {
+                Err(io::Error::new(error.kind(), format!("could not run mkfs.ext4 (package e2fsprogs): {error}")))
+            }
+        };
+        if result.is_err() {
+            // The draft is worthless; the error already says why.
+            let _ = std::fs::remove_file(&draft);
+        }
+        result
+    }
+}
+
+fn mkfs(limits: &Limits, file: &Path) -> io::Result<std::process::Output> {
+    Command::new("mkfs.ext4")
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .args(["-q", "-F", "-m", "0", "-b", "4096", "-N"])
+        .arg(limits.inodes.to_string())
+        // No journal: after a crash of the node the volume is thrown away or checked; lazily initialised and packed: the
+        // template stays at some 100 KiB and is copied in no time.
+        .args(["-O", "^has_journal,^resize_inode,sparse_super2"])
+        .args(["-E", "lazy_itable_init=1,packed_meta_blocks=1,nodiscard,num_backup_sb=0"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+}
+
+/// Copies the written parts of a file and leaves its holes.
+fn copy_sparsely(from: &File, to: &File) -> io::Result<()> {
+    let length = from.metadata()?.len();
+    to.set_len(length)?;
+    let mut at = 0;
+    while at < length {
+        let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
+        let (mut input, mut output) = (start, start);
+        while input < end {
+            let wanted = usize::try_from(end - input).unwrap_or(usize::MAX);
+            if rustix::fs::copy_file_range(from, Some(&mut input), to, Some(&mut output), wanted)? == 0 {
+                break;
+            }
+        }
+        at = end;
+    }
+    Ok(())
+}
