@@ -3,6 +3,9 @@
 //! Knows no backend. A sandbox is one sidecar and one guest; the backend makes and removes them, and everything else goes
 //! over the link that the sidecar opens by itself.
 
+pub mod conformance;
+pub mod fake;
+
 use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
@@ -17,7 +20,8 @@ impl SandboxId {
     /// Takes a name that is safe as a file name.
     pub fn new(name: &str) -> Option<Self> {
         let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-        (matches!(name.len(), 1..=64) && name.bytes().all(good) && !name.starts_with('-')).then(|| Self(name.to_owned()))
+        (matches!(name.len(), 1..=64) && name.bytes().all(good) && !name.starts_with('-'))
+            .then(|| Self(name.to_owned()))
     }
 
     /// The name itself.
