@@ -8,26 +8,40 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
     pub id: String,
+    /// Label; need not be unique.
     pub name: Option<String>,
+    /// As the gateway names it, such as `anthropic/claude-opus-4-7`.
     pub model: String,
+    /// System prompt.
     pub prompt: Option<String>,
     pub harness_id: String,
     /// True for harnesses whose main face is a terminal.
     pub supports_tui: bool,
+    /// Cloned to `/work/repo`; null: that folder is empty.
     pub repo_url: Option<String>,
     pub branch: String,
+    /// URLs.
     pub mcp_servers: Vec<String>,
     /// Secret values are [`crate::MASK`], plain ones as they are.
     pub env_vars: BTreeMap<String, String>,
+    /// Where each credential may go, by its key: `host`, `*.suffix`, `:port`, `#body` ….
     pub env_var_hosts: BTreeMap<String, Vec<String>>,
+    /// Keys of `env_vars` whose values are no secrets.
     pub plain_env_vars: Vec<String>,
+    /// In the order in which they were attached.
     pub attached_skill_ids: Vec<String>,
+    /// What sandboxes may reach; empty: everything that `deny_out` does not name.
     pub allow_out: Vec<String>,
+    /// Wins over `allow_out`.
     pub deny_out: Vec<String>,
     pub sandbox_files: Vec<SandboxFile>,
+    /// Headers by URL of the MCP server; `${KEY}` in a value becomes the stub of that variable.
     pub mcp_headers: BTreeMap<String, BTreeMap<String, String>>,
+    /// `bypass`, `ask` or `deny`.
     pub permission_mode: String,
+    /// Null: the platform's default for the harness.
     pub image: Option<String>,
+    /// pip requirements text.
     pub requirements: Option<String>,
     pub warnings: Vec<Warning>,
     pub created_at: String,
@@ -70,7 +84,7 @@ pub struct Warning {
     pub keys: Vec<String>,
 }
 
-/// Body of agent creation.
+/// Body of agent creation; fields as in [`Agent`], what is absent has its default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateAgent {

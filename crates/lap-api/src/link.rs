@@ -221,6 +221,7 @@ pub struct GuestBoot {
     pub git_author: String,
     pub repo: Option<Repo>,
     pub files: Vec<SandboxFile>,
+    /// Written to the harness's skills folder, a folder each.
     pub skills: Vec<SkillFile>,
     /// pip requirements text.
     pub requirements: Option<String>,
@@ -251,6 +252,7 @@ pub struct Repo {
 /// A skill as a file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SkillFile {
+    /// Name of its folder.
     pub slug: String,
     /// Whole text of `SKILL.md`, front matter included.
     pub content: String,
@@ -261,18 +263,21 @@ pub struct SkillFile {
 pub struct McpServer {
     pub name: String,
     pub url: String,
+    /// Values are plain or hold stubs.
     pub headers: BTreeMap<String, String>,
 }
 
 /// How to start and drive the harness; made from `harnesses/<id>/harness.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HarnessLaunch {
+    /// Such as `opencode`.
     pub id: String,
     pub version: String,
     /// Which adapter of the guest drives it, such as `opencode-serve`.
     pub adapter: String,
     /// Program and arguments; the first is absolute inside the sandbox.
     pub command: Vec<String>,
+    /// Beside the session's own; the session's win.
     pub env: BTreeMap<String, String>,
     /// Folder, `~/…`, in which this harness finds skills.
     pub skills_dir: String,

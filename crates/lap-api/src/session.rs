@@ -16,22 +16,31 @@ pub struct Session {
     pub status: String,
     /// Progress while creating; the last one reached otherwise.
     pub phase: Option<String>,
+    /// What exactly is being done in this phase.
     pub phase_detail: Option<String>,
+    /// Only when `failed`: a sentence a person can act on.
     pub failure_reason: Option<String>,
+    /// Only when `dead`: `idle`, `stopped`, `agent_deleted`, `sandbox_lost` or `oom`.
     pub end_reason: Option<String>,
     pub supports_tui: bool,
     /// How the session can be spoken to: `messages`, `terminal`.
     pub faces: Vec<String>,
     /// Always null: sandboxes cannot be reached from outside.
     pub sandbox_url: Option<String>,
+    /// The harness's own id of the conversation.
     pub harness_session_id: Option<String>,
+    /// What was asked for until the clone is done, then what was cloned.
     pub branch: Option<String>,
+    /// Commit that was cloned.
     pub commit: Option<String>,
+    /// WebSocket of the terminal; null where there is none.
     pub tty_url: Option<String>,
+    /// Short-lived, for `tty_url` alone; null where there is none.
     pub tty_token: Option<String>,
     /// The reply to `initial_prompt`, once there is one.
     pub response: Option<String>,
     pub created_at: String,
+    /// Newest activity; the idle timeout counts from here.
     pub last_seen_at: String,
     pub idle_timeout_ms: u64,
     /// First words of the first message.
@@ -44,6 +53,7 @@ pub struct Session {
 pub struct Usage {
     pub input_tokens: u64,
     pub output_tokens: u64,
+    /// Input tokens that came from the provider's cache.
     pub cached_tokens: u64,
     /// In US dollars, where the gateway or harness reports it.
     pub cost_usd: Option<f64>,
@@ -63,6 +73,7 @@ pub struct CreateSession {
     pub env_var_hosts: BTreeMap<String, Vec<String>>,
     pub skill_ids: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// Instead of the agent's.
     pub branch: Option<String>,
 }
 
