@@ -83,6 +83,7 @@ const BORDERS: &[Border] = &[
         knows: &[
             "lap-api",
             "lap-cli",
+            "lap-client",
             "lap-domain",
             "lap-engine",
             "lap-guest",

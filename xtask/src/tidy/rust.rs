@@ -112,9 +112,9 @@ pub fn long_files(files: &[File]) -> impl Iterator<Item = (&str, usize)> {
         .filter(|&(_, lines)| lines > LONG_FILE_LINES)
 }
 
-/// Tests stand in `tests.rs` beside their module or in a `tests` or `benches` folder.
+/// Tests stand in `tests.rs` beside their module or in a `tests` folder; benches and examples are like them: run by developers.
 pub fn is_test_file(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.split('/').any(|folder| folder == "tests" || folder == "benches")
+    path.ends_with("/tests.rs") || path.split('/').any(|folder| ["tests", "benches", "examples"].contains(&folder))
 }
 
 fn is_or_is_below(path: &str, place: &str) -> bool {
