@@ -17,6 +17,7 @@ use crate::extract::{FromQuery, Json, Paging, Params, Path, Query};
 /// `POST /managed_agents/agents`
 pub(crate) async fn create(State(app): State<App>, Json(body): Json<CreateAgent>) -> ApiResult<Response> {
     convert::no_skills(&body.skill_ids)?;
+    convert::no_image(body.image.as_deref())?;
     let agent = app.engine.create_agent(convert::new_agent(body)).await?;
     let agent = convert::agent(agent, Files::Whole);
     let location = format!("{}/managed_agents/agents/{}", lap_api::BASE, agent.id);
@@ -45,6 +46,7 @@ pub(crate) async fn update(
     Json(body): Json<PatchAgent>,
 ) -> ApiResult<Answer<Agent>> {
     convert::no_skills(body.skill_ids.as_deref().unwrap_or_default())?;
+    convert::no_image(body.image.as_ref().and_then(Option::as_deref))?;
     let agent = app.engine.update_agent(&AgentId::new(id), convert::agent_edit(body)).await?;
     Ok(Answer(convert::agent(agent, Files::Whole)))
 }

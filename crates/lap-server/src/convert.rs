@@ -5,21 +5,20 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lap_api::error::ErrorCode;
 use lap_api::message::{Attachment, InputPart, SendMessage};
 use lap_api::platform;
 use lap_api::session::PermissionDecision;
 use lap_domain::agent::{AgentEdit, NewAgent};
+use lap_domain::env_vars::Vars;
 use lap_domain::files::{self, NewFile};
 use lap_domain::ids::SkillId;
-use lap_domain::problem::Problem;
 use lap_domain::secret::Secret;
 use lap_domain::session::{SessionState, Usage};
 use lap_domain::time::Timestamp;
 use lap_domain::{agent, session, turn};
 use lap_engine::{AgentView, Decision, HarnessView, NewSession, SessionView, Stats};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, shortened};
 
 /// What an agent is created from.
 pub(crate) fn new_agent(body: lap_api::agent::CreateAgent) -> NewAgent {
@@ -207,7 +206,7 @@ fn warning(warning: agent::Warning) -> lap_api::agent::Warning {
     lap_api::agent::Warning { code: code.to_owned(), message, keys }
 }
 
-/// What a session is opened with. Texts and images are checked here, variables by the engine.
+/// What a session is opened with, checked.
 pub(crate) fn new_session(body: lap_api::session::CreateSession) -> Result<NewSession, ApiError> {
     let lap_api::session::CreateSession {
         title,
@@ -220,17 +219,24 @@ pub(crate) fn new_session(body: lap_api::session::CreateSession) -> Result<NewSe
         branch,
     } = body;
     no_skills(&skill_ids)?;
-    let mut problems = attachment_problems("initial_attachments", &initial_attachments)?;
-    match &initial_prompt {
-        Some(text) => problems.extend(text_problem("initial_prompt", text)?),
-        None if initial_attachments.is_empty() => {}
-        None => problems.push(Problem::new("initial_attachments", "go with an initial_prompt, and there is none")),
-    }
-    if !problems.is_empty() {
-        return Err(ApiError::invalid(problems));
-    }
     let env_vars = secrets(env_vars);
+    let contents = decoded(&initial_attachments);
+    session::validate_new(&session::SessionInput {
+        title: title.as_deref(),
+        branch: branch.as_deref(),
+        initial_prompt: initial_prompt.as_deref(),
+        initial_attachments: &attachments(&initial_attachments, &contents),
+        vars: Vars { env_vars: &env_vars, plain_env_vars: &plain_env_vars, env_var_hosts: &env_var_hosts },
+    })?;
     Ok(NewSession { title, initial_prompt, initial_attachments, env_vars, plain_env_vars, env_var_hosts, branch })
+}
+
+/// There are no images but the default yet.
+pub(crate) fn no_image(image: Option<&str>) -> Result<(), ApiError> {
+    image.map_or(Ok(()), |image| {
+        let message = format!("there is no image `{}` here; null means the default", shortened(image));
+        Err(ApiError::invalid_field("image", message))
+    })
 }
 
 /// There is no skill library yet, so any id is one too many.
@@ -250,31 +256,22 @@ pub(crate) fn user_message(body: SendMessage) -> Result<(String, Vec<Attachment>
         (Some(_), Some(_)) => return Err(ApiError::invalid_field("text", "give either text or parts, not both")),
         (None, None) => return Err(ApiError::invalid_field("text", "give the message as text or as parts")),
     };
-    let mut problems = attachment_problems("attachments", &attachments)?;
-    problems.extend(text_problem("text", &text)?);
-    if problems.is_empty() { Ok((text, attachments)) } else { Err(ApiError::invalid(problems)) }
+    let contents = decoded(&attachments);
+    turn::check_input("text", &text, "attachments", &self::attachments(&attachments, &contents))?;
+    Ok((text, attachments))
 }
 
-fn text_problem(field: &str, text: &str) -> Result<Option<Problem>, ApiError> {
-    match turn::check_text(field, text) {
-        None => Ok(None),
-        Some(turn::TurnInputError::TooLarge(problem)) => {
-            Err(ApiError::new(ErrorCode::TooLarge, format!("{}: {}", problem.field, problem.message)))
-        }
-        Some(turn::TurnInputError::Invalid(problem)) => Ok(Some(problem)),
-    }
+/// Contents of images; none where it is not base64.
+fn decoded(attachments: &[Attachment]) -> Vec<Option<Vec<u8>>> {
+    attachments.iter().map(|attachment| STANDARD.decode(&attachment.content).ok()).collect()
 }
 
-fn attachment_problems(field: &str, attachments: &[Attachment]) -> Result<Vec<Problem>, ApiError> {
-    let decoded: Vec<turn::Attachment> = attachments
-        .iter()
-        .map(|Attachment { name, content_type, content }| turn::Attachment {
-            name: name.clone(),
-            content_type: content_type.clone(),
-            content: STANDARD.decode(content).ok(),
-        })
-        .collect();
-    Ok(turn::check_attachments(field, &decoded))
+fn attachments<'a>(given: &'a [Attachment], contents: &'a [Option<Vec<u8>>]) -> Vec<turn::Attachment<'a>> {
+    let attachment =
+        |(Attachment { name, content_type, content: _ }, content): (&'a Attachment, &'a Option<Vec<u8>>)| {
+            turn::Attachment { name, content_type, content: content.as_deref() }
+        };
+    given.iter().zip(contents).map(attachment).collect()
 }
 
 /// A session as clients see it.
@@ -350,15 +347,15 @@ pub(crate) fn decision(decision: PermissionDecision) -> Decision {
 /// A harness as clients see it.
 pub(crate) fn harness(view: HarnessView) -> platform::Harness {
     let HarnessView { id, name, version, installed, supports_tui, detail } = view;
-    platform::Harness { id, name, version, installed, supports_tui, detail }
+    platform::Harness { id, name, version: Some(version), installed, supports_tui, detail }
 }
 
 /// Numbers of the platform.
 pub(crate) fn stats(stats: Stats) -> platform::Stats {
-    let Stats { agents, sessions_by_state, backend, version } = stats;
+    let Stats { agents, sessions, backend, version } = stats;
     platform::Stats {
         agents,
-        sessions: sessions_by_state.into_iter().collect(),
+        sessions: sessions.into_iter().map(|(state, n)| (state.to_owned(), n)).collect(),
         backend: backend.to_owned(),
         version: version.to_owned(),
     }

@@ -4,7 +4,9 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use lap_api::error::{ErrorBody, ErrorCode, Problem};
+use lap_domain::chain::chain;
 use lap_domain::problem;
+use lap_domain::turn::{InputRefusal, MAX_TEXT_BYTES};
 use lap_engine::EngineError;
 
 /// What handlers answer with.
@@ -88,6 +90,18 @@ impl std::fmt::Display for ApiError {
     }
 }
 
+impl From<InputRefusal> for ApiError {
+    fn from(refusal: InputRefusal) -> Self {
+        match refusal {
+            InputRefusal::TextTooLong { bytes } => Self::new(
+                ErrorCode::TooLarge,
+                format!("The text has {bytes} bytes; a message may have {MAX_TEXT_BYTES} (1 MiB)."),
+            ),
+            InputRefusal::Invalid(problems) => Self::invalid(problems),
+        }
+    }
+}
+
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let sentence = sentence(&error.to_string());
@@ -156,18 +170,6 @@ pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     };
     tracing::error!(panic = message, "a handler panicked");
     ApiError::new(ErrorCode::Internal, INTERNAL).into_response()
-}
-
-/// Every cause of an error, outermost first, for the log.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// Errors are written lower case and without a full stop so that they chain; a client reads a sentence.

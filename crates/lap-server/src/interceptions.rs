@@ -34,44 +34,25 @@ pub(crate) async fn list(
 /// Rows per round trip to the database while exporting.
 const EXPORT_PAGE: u32 = 200;
 
-/// The whole record as it stood when the export began, one JSON object per line, newest first.
+/// The whole record, one JSON object per line, oldest first.
 async fn exported(engine: Engine, id: SessionId) -> ApiResult<Response> {
     // Finds out now whether there is such a session; inside the body it could not be said any more.
-    engine.interceptions(&id, 1, 0).await?;
-    let export = Export { engine, id, offset: 0, before: u64::MAX };
-    let lines = stream::try_unfold(export, |mut export| async move {
-        Ok::<_, EngineError>(export.next_lines().await?.map(|lines| (Bytes::from(lines), export)))
-    });
-    let lines = lines.inspect_err(|cause| tracing::error!(%cause, "the export of a record broke off"));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
-}
-
-struct Export {
-    engine: Engine,
-    id: SessionId,
-    offset: u64,
-    /// Everything from this id on has been written.
-    before: u64,
-}
-
-impl Export {
-    async fn next_lines(&mut self) -> Result<Option<Vec<u8>>, EngineError> {
-        loop {
-            let rows = self.engine.interceptions(&self.id, EXPORT_PAGE, self.offset).await?.rows;
-            let Some(oldest) = rows.last().map(|row| row.id) else { return Ok(None) };
-            self.offset += rows.len() as u64;
+    engine.interceptions_after(&id, 0, 1).await?;
+    let lines = stream::try_unfold(0, move |after| {
+        let (engine, id) = (engine.clone(), id.clone());
+        async move {
+            let rows = engine.interceptions_after(&id, after, EXPORT_PAGE).await?;
+            let Some(last) = rows.last().map(|row| row.id) else { return Ok(None) };
             let mut lines = Vec::new();
-            // Rows that came in meanwhile push older ones onto the next page a second time.
-            for row in rows.iter().filter(|row| row.id < self.before) {
+            for row in &rows {
                 serde_json::to_writer(&mut lines, row).map_err(|cause| EngineError::Internal(Box::new(cause)))?;
                 lines.push(b'\n');
             }
-            self.before = self.before.min(oldest);
-            if !lines.is_empty() {
-                return Ok(Some(lines));
-            }
+            Ok::<_, EngineError>(Some((Bytes::from(lines), last)))
         }
-    }
+    });
+    let lines = lines.inspect_err(|cause| tracing::error!(%cause, "the export of a record broke off"));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
 /// How the egress record is read.

@@ -41,7 +41,7 @@ pub(crate) async fn stream(
 ) -> ApiResult<Response> {
     let id = SessionId::new(id);
     let turn = queue(&app, &id, key, body).await?;
-    let follower = app.engine.follow(&id, turn.first_event);
+    let follower = app.engine.follow(&id, turn.before);
     Ok(sse::events(follower, stopping, move |event| of_turn(event, turn.id.as_str())))
 }
 
