@@ -73,6 +73,7 @@ pub fn run(root: &Path) -> ExitCode {
         docs::check_paths(file, &mut findings);
     }
     docs::check_links(&tree, &mut findings);
+    docs::check_lists(&tree, &mut findings);
     docs::check_words(&tree, &mut findings);
     findings.sort();
     for finding in &findings {

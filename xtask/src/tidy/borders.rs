@@ -35,7 +35,11 @@ const BORDERS: &[Border] = &[
         knows: &["lap-api"],
         others: Only(&["bytes", "serde", "serde_json", "thiserror", "tokio"]),
     },
-    Border { name: "lap-harness", knows: &[], others: Never(&["axum", "hyper", "rustls", "libsqlite3-sys", "sqlx"]) },
+    Border {
+        name: "lap-harness",
+        knows: &["lap-api"],
+        others: Never(&["axum", "hyper", "rustls", "libsqlite3-sys", "sqlx"]),
+    },
     Border {
         name: "lap-store",
         knows: &["lap-domain"],

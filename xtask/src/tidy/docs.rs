@@ -46,6 +46,28 @@ pub fn check_links(tree: &Tree, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Where a document lists what code defines: the document, the code, what stands around a name there, and names that stay
+/// out of the document, with the reason.
+const LISTS: &[(&str, &str, (&str, &str), &[&str])] = &[
+    // LAP_TEST_HARNESSES is for the test kit; an operator has no use for it.
+    ("docs/operate.md", "crates/lap/src/config.rs", ("env = \"", "\""), &["LAP_TEST_HARNESSES"]),
+    ("docs/api.md", "crates/lap-api/src/error.rs", (" = \"", "\" => "), &[]),
+    ("docs/api.md", "crates/lap-api/src/event.rs", ("#[serde(rename = \"", "\")]"), &[]),
+];
+
+/// Finds names that code defines for users and the document about them does not list.
+pub fn check_lists(tree: &Tree, findings: &mut Vec<Finding>) {
+    let text = |path: &str| tree.files.iter().find(|file| file.path == path).map_or("", |file| file.text.as_str());
+    for (document, code, (before, after), hidden) in LISTS {
+        let names = text(code).lines().filter_map(|line| line.split_once(before)?.1.split_once(after));
+        for (name, _) in names.filter(|(name, _)| !hidden.contains(name)) {
+            if !text(document).contains(&format!("`{name}`")) {
+                findings.push(Finding::new(document, 0, format!("does not list `{name}` of {code}")));
+            }
+        }
+    }
+}
+
 /// Finds words that the glossary replaces, in prose and in comments.
 pub fn check_words(tree: &Tree, findings: &mut Vec<Finding>) {
     let Some(glossary) = tree.files.iter().find(|file| file.path == GLOSSARY) else {

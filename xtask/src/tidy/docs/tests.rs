@@ -1,3 +1,5 @@
+use std::panic::Location;
+
 use super::*;
 
 fn file(path: &str, text: &str) -> File {
@@ -13,7 +15,7 @@ fn check_path(text: &str, expect: usize) {
 
 #[track_caller]
 fn check_tree(files: &[(&str, &str)], expect: &[&str]) {
-    let root = std::env::temp_dir().join(format!("tidy-{}-{}", std::process::id(), line!()));
+    let root = std::env::temp_dir().join(format!("tidy-{}-{}", std::process::id(), Location::caller().line()));
     let files: Vec<File> = files.iter().map(|(path, text)| file(path, text)).collect();
     for file in &files {
         let path = root.join(&file.path);
@@ -23,6 +25,7 @@ fn check_tree(files: &[(&str, &str)], expect: &[&str]) {
     let tree = Tree { root: root.clone(), files, metadata: serde_json::Value::Null, packages: String::new() };
     let mut findings = Vec::new();
     check_links(&tree, &mut findings);
+    check_lists(&tree, &mut findings);
     check_words(&tree, &mut findings);
     std::fs::remove_dir_all(root).unwrap();
     assert_eq!(findings.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
@@ -55,5 +58,17 @@ fn links_must_lead_somewhere_and_words_be_ours() {
             "docs/a.md:2: the link to `b.md` leads nowhere",
             "src/a.rs:1: `bot`: here the word is `agent`",
         ],
+    );
+}
+
+#[test]
+fn what_code_defines_is_listed() {
+    check_tree(
+        &[
+            (GLOSSARY, WORDS),
+            ("crates/lap/src/config.rs", "#[arg(long, env = \"LAP_A\")]\n#[arg(env = \"LAP_B\", hide = true)]\n"),
+            ("docs/operate.md", "| `LAP_A` | – |\n"),
+        ],
+        &["docs/operate.md: does not list `LAP_B` of crates/lap/src/config.rs"],
     );
 }
