@@ -46,19 +46,37 @@ pub fn check_links(tree: &Tree, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Where a document lists what code defines: the document, the code, what stands around a name there, and names that stay
-/// out of the document, with the reason.
-const LISTS: &[(&str, &str, (&str, &str), &[&str])] = &[
-    // LAP_TEST_HARNESSES is for the test kit; an operator has no use for it.
-    ("docs/operate.md", "crates/lap/src/config.rs", ("env = \"", "\""), &["LAP_TEST_HARNESSES"]),
-    ("docs/api.md", "crates/lap-api/src/error.rs", (" = \"", "\" => "), &[]),
-    ("docs/api.md", "crates/lap-api/src/event.rs", ("#[serde(rename = \"", "\")]"), &[]),
+/// A document that lists what some code defines.
+struct Listing {
+    document: &'static str,
+    code: &'static str,
+    /// What stands before and after a name in the code.
+    around: (&'static str, &'static str),
+    /// Names that stay out of the document.
+    hidden: &'static [&'static str],
+}
+
+const LISTS: [Listing; 3] = [
+    Listing {
+        document: "docs/operate.md",
+        code: "crates/lap/src/config.rs",
+        around: ("env = \"", "\""),
+        // For the test kit; an operator has no use for it.
+        hidden: &["LAP_TEST_HARNESSES"],
+    },
+    Listing { document: "docs/api.md", code: "crates/lap-api/src/error.rs", around: (" = \"", "\" => "), hidden: &[] },
+    Listing {
+        document: "docs/api.md",
+        code: "crates/lap-api/src/event.rs",
+        around: ("#[serde(rename = \"", "\")]"),
+        hidden: &[],
+    },
 ];
 
 /// Finds names that code defines for users and the document about them does not list.
 pub fn check_lists(tree: &Tree, findings: &mut Vec<Finding>) {
     let text = |path: &str| tree.files.iter().find(|file| file.path == path).map_or("", |file| file.text.as_str());
-    for (document, code, (before, after), hidden) in LISTS {
+    for Listing { document, code, around: (before, after), hidden } in LISTS {
         let names = text(code).lines().filter_map(|line| line.split_once(before)?.1.split_once(after));
         for (name, _) in names.filter(|(name, _)| !hidden.contains(name)) {
             if !text(document).contains(&format!("`{name}`")) {
