@@ -12,6 +12,7 @@ use sqlx::SqliteConnection;
 
 use crate::change::Change;
 use crate::crypt::{EncryptionKey, Place};
+use crate::wake::Wakers;
 use crate::{Page, Store, StoreError, numbers};
 
 /// Which agents to list, and how.
@@ -259,10 +260,9 @@ impl Store {
             change.apply(SessionEvent::End { reason: EndReason::AgentDeleted }, now).await?;
             ended.push(change.save().await?);
         }
-        tx.commit().await?;
-        for saved in &ended {
-            self.shared.wakers.ring(&saved.session.id, saved.newest);
-        }
+        let bells: Vec<(SessionId, u64)> = ended.iter().map(|saved| (saved.session.id.clone(), saved.newest)).collect();
+        let ring_all = move |wakers: &Wakers| bells.iter().for_each(|(session, newest)| wakers.ring(session, *newest));
+        self.commit(tx, ring_all).await?;
         Ok(ended.into_iter().map(|saved| saved.session).collect())
     }
 }

@@ -75,8 +75,7 @@ impl Store {
         let mut change = Change::load(&mut tx, session).await?;
         let id = change.event(at, &event).await?;
         change.save().await?;
-        tx.commit().await?;
-        self.shared.wakers.ring(session, id);
+        self.commit_and_ring(tx, session, id).await?;
         Ok(id)
     }
 }

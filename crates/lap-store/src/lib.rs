@@ -27,6 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lap_domain::ids::SessionId;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 
@@ -137,6 +138,35 @@ impl Store {
     /// Begins a transaction that holds the write lock from its first statement on, so that what it reads stays true.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.shared.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Commits, then does what follows from it, such as ringing a bell. A caller may be dropped at any await, as a handler
+    /// is whose client hung up; from here on that makes no difference, or what is stored would not be told. The task
+    /// lives as long as the commit takes.
+    async fn commit(
+        &self,
+        tx: Transaction<'static, Sqlite>,
+        then: impl FnOnce(&wake::Wakers) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let whole = tokio::spawn(async move {
+            tx.commit().await?;
+            then(&shared.wakers);
+            Ok(())
+        });
+        // The runtime ends before the task does only while the program ends.
+        whole.await.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolClosed)))
+    }
+
+    /// Commits and rings the session's bell.
+    async fn commit_and_ring(
+        &self,
+        tx: Transaction<'static, Sqlite>,
+        session: &SessionId,
+        newest: u64,
+    ) -> Result<(), StoreError> {
+        let session = session.clone();
+        self.commit(tx, move |wakers| wakers.ring(&session, newest)).await
     }
 }
 

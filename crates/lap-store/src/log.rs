@@ -114,8 +114,7 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        tx.commit().await?;
-        self.shared.wakers.ring(session, saved.newest);
+        self.commit_and_ring(tx, session, saved.newest).await?;
         let Outcome { refused, turn_over } = outcome;
         Ok(Appended { seq, events, session: saved.session, refused, turn_over })
     }

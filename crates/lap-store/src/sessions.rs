@@ -68,8 +68,7 @@ impl Store {
             change.queue(turn, true).await?;
         }
         let saved = change.save().await?;
-        tx.commit().await?;
-        self.shared.wakers.ring(&id, saved.newest);
+        self.commit_and_ring(tx, &id, saved.newest).await?;
         Ok(saved.session)
     }
 
@@ -153,8 +152,7 @@ impl Store {
         let mut change = Change::load_current(&mut tx, id, incarnation).await?;
         change.apply(event, now).await?;
         let saved = change.save().await?;
-        tx.commit().await?;
-        self.shared.wakers.ring(id, saved.newest);
+        self.commit_and_ring(tx, id, saved.newest).await?;
         Ok(saved.session)
     }
 
@@ -173,8 +171,7 @@ impl Store {
             return Ok(false);
         }
         let saved = change.save().await?;
-        tx.commit().await?;
-        self.shared.wakers.ring(id, saved.newest);
+        self.commit_and_ring(tx, id, saved.newest).await?;
         Ok(true)
     }
 
@@ -264,8 +261,8 @@ impl Store {
         sqlx::query!("DELETE FROM messages WHERE session_id = ?1", key).execute(&mut *tx).await?;
         sqlx::query!("DELETE FROM turns WHERE session_id = ?1", key).execute(&mut *tx).await?;
         sqlx::query!("DELETE FROM session_stubs WHERE session_id = ?1", key).execute(&mut *tx).await?;
-        tx.commit().await?;
-        self.shared.wakers.close(id);
+        let gone = id.clone();
+        self.commit(tx, move |wakers| wakers.close(&gone)).await?;
         Ok(before)
     }
 

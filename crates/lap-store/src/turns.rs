@@ -73,8 +73,7 @@ impl Store {
         }
         change.queue(&new, false).await?;
         let saved = change.save().await?;
-        tx.commit().await?;
-        self.shared.wakers.ring(&session, saved.newest);
+        self.commit_and_ring(tx, &session, saved.newest).await?;
         let turn = Turn { id: new.id, session_id: new.session_id, state: TurnState::Queued, created_at: new.at };
         Ok(TurnRecord { turn, input: Some(new.input), answer: None })
     }
@@ -156,8 +155,7 @@ impl Store {
             return Ok(false);
         }
         let saved = change.save().await?;
-        tx.commit().await?;
-        self.shared.wakers.ring(session, saved.newest);
+        self.commit_and_ring(tx, session, saved.newest).await?;
         Ok(true)
     }
 
@@ -173,8 +171,7 @@ impl Store {
         let mut change = Change::load(&mut tx, session).await?;
         let failed = change.fail_open_turns(code, error, now).await?;
         let saved = change.save().await?;
-        tx.commit().await?;
-        self.shared.wakers.ring(session, saved.newest);
+        self.commit_and_ring(tx, session, saved.newest).await?;
         Ok(failed)
     }
 

@@ -1,0 +1,10 @@
+//! What the store promises, on a database of its own for every test.
+
+mod agents;
+mod events;
+mod idempotency;
+mod kit;
+mod log;
+mod safety;
+mod sessions;
+mod turns;
