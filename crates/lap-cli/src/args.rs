@@ -383,10 +383,10 @@ pub struct LogsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Show the raw output of the sandbox instead: clone, installation, harness
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "follow"])]
     pub sandbox: bool,
     /// Only the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub tail: Option<u32>,
     /// Print one event per line as JSON, pieces of answers included
     #[arg(long)]

@@ -11,6 +11,7 @@ use http::Method;
 use http_body_util::BodyStream;
 use hyper::body::Incoming;
 use lap_api::event::{Event, EventKind};
+use lap_api::message::SendMessage;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -258,6 +259,9 @@ impl SseBody {
 pub struct TurnStream {
     client: Client,
     session_id: String,
+    message: SendMessage,
+    /// Repeating the call with it comes back to the same turn.
+    key: String,
     source: Source,
     turn_id: Option<String>,
     last_id: u64,
@@ -272,9 +276,9 @@ enum Source {
 }
 
 impl TurnStream {
-    pub(crate) fn new(client: Client, session_id: String, body: Incoming) -> Self {
+    pub(crate) fn new(client: Client, session_id: String, message: SendMessage, key: String, body: Incoming) -> Self {
         let source = Source::Answer(Box::new(SseBody::new(body)));
-        Self { client, session_id, source, turn_id: None, last_id: 0 }
+        Self { client, session_id, message, key, source, turn_id: None, last_id: 0 }
     }
 
     /// The turn's id, once the stream has told it.
@@ -282,8 +286,7 @@ impl TurnStream {
         self.turn_id.as_deref()
     }
 
-    /// The next entry of this turn; `None` after its last one. Must not be cancelled mid-way and called again from
-    /// another task, but waiting again after a cancelled wait is fine.
+    /// The next entry of this turn; `None` after its last one. Cancelling the wait loses nothing.
     pub async fn next(&mut self) -> Option<Result<LogEntry, Error>> {
         loop {
             let entry = match &mut self.source {
@@ -301,10 +304,17 @@ impl TurnStream {
                         self.source = Source::Log(log);
                         continue;
                     }
-                    broken => {
-                        self.source = Source::Ended;
-                        let cause = broken.err().unwrap_or_else(|| "the server ended the stream".to_owned());
-                        return Some(Err(Error::Lost { server: self.client.server().to_owned(), cause }));
+                    // The turn waits behind others and has no name yet: its key is all there is to find it by.
+                    Ok(None) | Err(_) => {
+                        tokio::time::sleep(pause(0)).await;
+                        match self.client.open_turn(&self.session_id, &self.message, &self.key).await {
+                            Ok(body) => self.source = Source::Answer(Box::new(SseBody::new(body))),
+                            Err(e) => {
+                                self.source = Source::Ended;
+                                return Some(Err(e));
+                            }
+                        }
+                        continue;
                     }
                 },
                 Source::Log(log) => match log.next_entry().await? {

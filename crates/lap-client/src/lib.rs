@@ -18,6 +18,6 @@ pub use agents::AgentListQuery;
 pub use config::{ApiKey, ClientConfig, ConfigError, server_url};
 pub use error::{ApiError, Error};
 pub use events::{EventStream, Feed, LogEntry, TurnStream};
-pub use platform::{Harness, Health};
-pub use sessions::{Decision, SessionListQuery, TextStream};
+pub use platform::Health;
+pub use sessions::SessionListQuery;
 pub use transport::Client;

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use http::Method;
-use http_body_util::BodyStream;
-use lap_api::list::List;
+use hyper::body::Incoming;
+use lap_api::list::{EventPage, List};
 use lap_api::message::{Message, SendMessage};
-use lap_api::session::{CreateSession, Interception, PatchSession, Session};
-use serde::{Deserialize, Serialize};
+use lap_api::session::{AnswerPermission, CreateSession, Interception, PatchSession, PermissionDecision, Session};
 use serde_json::value::RawValue;
 
-use crate::error::{Error, root_cause};
+use crate::error::Error;
 use crate::events::{EventStream, LogEntry, TurnStream};
-use crate::platform::Rows;
 use crate::transport::{ANSWER_DEADLINE, Call, Client};
 
 /// What to list; everything absent is the server's default (50 rows, newest first).
@@ -26,18 +24,6 @@ pub struct SessionListQuery {
     pub limit: Option<u32>,
     /// Rows to skip.
     pub offset: Option<u64>,
-}
-
-/// Answer to a permission request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    /// This once.
-    Allow,
-    /// This and everything like it in this session.
-    AllowAlways,
-    /// No.
-    Deny,
 }
 
 /// A page of the log is asked for in the largest size the server gives.
@@ -84,11 +70,6 @@ impl Client {
         self.json(Call::managed(Method::POST, &["sessions", id, "stop"])).await
     }
 
-    /// A new sandbox for a finished session.
-    pub async fn restart_session(&self, id: &str) -> Result<Session, Error> {
-        self.json(Call::managed(Method::POST, &["sessions", id, "restart"]).body(&serde_json::json!({}))).await
-    }
-
     /// Ends a session and erases its events.
     pub async fn delete_session(&self, id: &str) -> Result<(), Error> {
         self.empty(Call::managed(Method::DELETE, &["sessions", id])).await
@@ -113,19 +94,28 @@ impl Client {
     /// where it stood, so nothing is lost and the message is sent once; dropping the stream leaves the turn running.
     pub async fn message_stream(&self, session_id: &str, message: &SendMessage) -> Result<TurnStream, Error> {
         let key = uuid::Uuid::now_v7().to_string();
+        let body = self.open_turn(session_id, message, &key).await?;
+        Ok(TurnStream::new(self.clone(), session_id.to_owned(), message.clone(), key, body))
+    }
+
+    /// Begins a turn, or comes back to the one that was begun with this key.
+    pub(crate) async fn open_turn(
+        &self,
+        session_id: &str,
+        message: &SendMessage,
+        key: &str,
+    ) -> Result<Incoming, Error> {
         let call = || {
-            turn_call(session_id, "message_stream", message, Some(&key))
+            turn_call(session_id, "message_stream", message, Some(key))
                 .accept("text/event-stream")
                 .deadline(Some(ANSWER_DEADLINE))
         };
-        let answer = self.repeated(true, || self.open(call())).await?;
-        Ok(TurnStream::new(self.clone(), session_id.to_owned(), answer.into_body()))
+        Ok(self.repeated(true, || self.open(call())).await?.into_body())
     }
 
     /// The conversation so far, also after the session's end.
     pub async fn messages(&self, session_id: &str) -> Result<Vec<Message>, Error> {
-        let rows: Rows<Message> = self.json(Call::managed(Method::GET, &["sessions", session_id, "messages"])).await?;
-        Ok(rows.into_vec())
+        self.json(Call::managed(Method::GET, &["sessions", session_id, "messages"])).await
     }
 
     /// The log from event `after` on (0: from its beginning), as it grows.
@@ -138,13 +128,8 @@ impl Client {
         let call = Call::managed(Method::GET, &["sessions", session_id, "events"])
             .query("after", Some(after))
             .query("limit", Some(EVENT_PAGE));
-        let whole: Box<RawValue> = self.json(call).await?;
-        // `Rows` cannot hold raw JSON (serde buffers untagged enums), so the two shapes are tried one after the other.
-        let rows = match serde_json::from_str::<Framed>(whole.get()) {
-            Ok(framed) => framed.data,
-            Err(_) => serde_json::from_str(whole.get()).map_err(|e| self.unintelligible(&e))?,
-        };
-        rows.iter().map(|raw| LogEntry::read(raw.get()).map_err(|e| self.unintelligible(&e))).collect()
+        let page: EventPage<Box<RawValue>> = self.json(call).await?;
+        page.data.iter().map(|raw| LogEntry::read(raw.get()).map_err(|e| self.unintelligible(&e))).collect()
     }
 
     /// The whole log as it stands.
@@ -167,9 +152,14 @@ impl Client {
     }
 
     /// Answers a permission request.
-    pub async fn answer_permission(&self, session_id: &str, request_id: &str, decision: Decision) -> Result<(), Error> {
+    pub async fn answer_permission(
+        &self,
+        session_id: &str,
+        request_id: &str,
+        decision: PermissionDecision,
+    ) -> Result<(), Error> {
         let call = Call::managed(Method::POST, &["sessions", session_id, "permissions", request_id]);
-        self.empty(call.body(&serde_json::json!({ "decision": decision }))).await
+        self.empty(call.body(&AnswerPermission { decision })).await
     }
 
     /// One page of the egress record.
@@ -187,25 +177,14 @@ impl Client {
 
     /// Names of the credentials the vault holds for a session.
     pub async fn vault_keys(&self, session_id: &str) -> Result<Vec<String>, Error> {
-        let rows: Rows<VaultKey> =
-            self.json(Call::managed(Method::GET, &["sessions", session_id, "vault-keys"])).await?;
-        Ok(rows.into_vec().into_iter().map(VaultKey::into_name).collect())
+        let call = Call::managed(Method::GET, &["sessions", session_id, "vault-keys"]);
+        Ok(self.json::<List<String>>(call).await?.data)
     }
 
     /// What guest, clone, installation and harness wrote, newest lines last.
     pub async fn sandbox_logs(&self, session_id: &str, tail_lines: Option<u32>) -> Result<String, Error> {
         let call = Call::managed(Method::GET, &["sessions", session_id, "sandbox_logs"]);
         self.text(call.query("tailLines", tail_lines).accept("text/plain")).await
-    }
-
-    /// The same as it grows: pieces of text as they arrive, until the server ends it.
-    pub async fn follow_sandbox_logs(&self, session_id: &str, tail_lines: Option<u32>) -> Result<TextStream, Error> {
-        let call = Call::managed(Method::GET, &["sessions", session_id, "sandbox_logs"])
-            .query("tailLines", tail_lines)
-            .query("follow", Some(true))
-            .accept("text/plain");
-        let answer = self.open(call).await?;
-        Ok(TextStream { body: BodyStream::new(answer.into_body()), server: self.server().to_owned() })
     }
 
     /// Repeats a call whose connection failed, where a repeat cannot do a thing twice.
@@ -228,52 +207,10 @@ impl Client {
     }
 }
 
-#[derive(Deserialize)]
-struct Framed {
-    data: Vec<Box<RawValue>>,
-}
-
 fn turn_call<'a>(session_id: &'a str, route: &'a str, message: &SendMessage, key: Option<&str>) -> Call<'a> {
     let call = Call::managed(Method::POST, &["sessions", session_id, route]).body(message).deadline(None);
     match key {
         Some(key) => call.header("idempotency-key", key),
         None => call,
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum VaultKey {
-    Name(String),
-    Described { name: String },
-}
-
-impl VaultKey {
-    fn into_name(self) -> String {
-        match self {
-            VaultKey::Name(name) | VaultKey::Described { name } => name,
-        }
-    }
-}
-
-/// Text as it arrives.
-pub struct TextStream {
-    body: BodyStream<hyper::body::Incoming>,
-    server: String,
-}
-
-impl TextStream {
-    /// The next piece; `None` at the end. Pieces break anywhere, also within a character.
-    pub async fn next(&mut self) -> Option<Result<bytes::Bytes, Error>> {
-        use futures_util::StreamExt;
-        loop {
-            return match self.body.next().await? {
-                Ok(frame) => match frame.into_data() {
-                    Ok(bytes) => Some(Ok(bytes)),
-                    Err(_) => continue,
-                },
-                Err(e) => Some(Err(Error::Lost { server: self.server.clone(), cause: root_cause(&e) })),
-            };
-        }
     }
 }

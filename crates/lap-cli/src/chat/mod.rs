@@ -6,10 +6,12 @@
 mod editor;
 mod keys;
 
+use std::pin::Pin;
+
 use lap_api::event::EventKind;
-use lap_api::message::SendMessage;
-use lap_api::session::Session;
-use lap_client::{Client, Decision, Error, EventStream, Feed, LogEntry};
+use lap_api::message::{Message, Part, SendMessage};
+use lap_api::session::{PermissionDecision as Decision, Session};
+use lap_client::{Client, Error, EventStream, Feed, LogEntry};
 
 use crate::bring_up;
 use crate::context::Context;
@@ -106,10 +108,19 @@ struct Chat<'a> {
     transcript: Transcript,
     /// The turn that is waited for.
     turn: Option<String>,
+    /// The message whose turn has no name yet.
+    sending: Option<Sending>,
     /// The question of the agent that nobody answered yet.
     question: Option<Question>,
     /// True between a lost connection and its return, so that each is told once.
     lost: bool,
+}
+
+/// A message on its way.
+struct Sending {
+    text: String,
+    /// Gives the turn's id.
+    sent: Pin<Box<dyn Future<Output = Result<String, Error>> + Send>>,
 }
 
 #[derive(Clone)]
@@ -134,7 +145,7 @@ impl<'a> Chat<'a> {
         transcript: Transcript,
         turn: Option<String>,
     ) -> Self {
-        Self { client, session_id, events, transcript, turn, question: None, lost: false }
+        Self { client, session_id, events, transcript, turn, sending: None, question: None, lost: false }
     }
 
     async fn run(mut self, mut signals: Signals, context: &mut Context) -> Result<Exit, Failure> {
@@ -173,7 +184,7 @@ impl<'a> Chat<'a> {
         context.io.data(&end)?;
         editor.ask("> ", std::mem::take(typed_ahead), true);
         match self.line(editor, signals, context).await? {
-            Heard::Line(Line::Text(text)) => self.act(&text, signals, context).await,
+            Heard::Line(Line::Text(text)) => self.act(&text, context).await,
             Heard::Line(Line::Cleared) => Ok(Next::Prompt),
             Heard::Line(Line::End) => Ok(Next::Leave(Exit::Ok)),
             Heard::Line(Line::Broken(cause)) => Err(broken_terminal(&cause)),
@@ -222,7 +233,7 @@ impl<'a> Chat<'a> {
     }
 
     /// Sends what was typed, or does what a `/command` says.
-    async fn act(&mut self, text: &str, signals: &mut Signals, context: &mut Context) -> Result<Next, Failure> {
+    async fn act(&mut self, text: &str, context: &mut Context) -> Result<Next, Failure> {
         let command = text.trim();
         match command {
             "" => return Ok(Next::Prompt),
@@ -257,29 +268,10 @@ impl<'a> Chat<'a> {
             context.io.talk(&format!("There is no command {command}; /help lists them. A space before it sends it."));
             return Ok(Next::Prompt);
         }
-        let sending = send(self.client, self.session_id, text.trim_end());
-        let sent = tokio::select! {
-            sent = sending => sent,
-            came = signals.next() => match came {
-                Came::Interrupt => {
-                    self.abort(context).await?;
-                    return Ok(Next::Prompt);
-                }
-                Came::Terminate => return Ok(Next::Leave(Exit::Interrupted)),
-            },
-        };
-        match sent {
-            Ok(turn_id) => {
-                self.transcript.is_own(&turn_id);
-                self.turn = Some(turn_id);
-                Ok(Next::Wait)
-            }
-            Err(Error::Api(refusal)) if matches!(refusal.status, 401 | 404) => Err(Error::Api(refusal).into()),
-            Err(error) => {
-                Failure::from(error).tell(&mut context.io);
-                Ok(Next::Prompt)
-            }
-        }
+        let text = text.trim_end().to_owned();
+        let sent = Box::pin(send(self.client.clone(), self.session_id.to_owned(), text.clone()));
+        self.sending = Some(Sending { text, sent });
+        Ok(Next::Wait)
     }
 
     /// Shows the running turn until it is over or somebody has to say something.
@@ -301,8 +293,21 @@ impl<'a> Chat<'a> {
                     if shown.asked && let Some(question) = self.question.clone() {
                         return Ok(Next::Ask(question));
                     }
-                    if self.turn.is_none() {
+                    if self.turn.is_none() && self.sending.is_none() {
                         return Ok(Next::Prompt);
+                    }
+                }
+                sent = sent(&mut self.sending) => {
+                    self.sending = None;
+                    match sent {
+                        Ok(turn_id) => {
+                            self.transcript.is_own(&turn_id);
+                            self.turn = Some(turn_id);
+                        }
+                        Err(error) => {
+                            self.go_on(error, context)?;
+                            return Ok(Next::Prompt);
+                        }
                     }
                 }
                 key = keys.next() => match key {
@@ -314,6 +319,10 @@ impl<'a> Chat<'a> {
                         let words = self.transcript.aside("[stopping the turn …]");
                         context.io.data(&words)?;
                         self.abort(context).await?;
+                        // A message without a turn is not waited for any longer; if it runs after all, it shows.
+                        if self.sending.take().is_some() {
+                            return Ok(Next::Prompt);
+                        }
                     }
                     Came::Terminate => return Ok(Next::Leave(Exit::Interrupted)),
                 },
@@ -413,6 +422,13 @@ impl<'a> Chat<'a> {
         };
         let Some(event) = &entry.event else { return Ok(shown) };
         match &event.kind {
+            EventKind::TurnQueued { turn_id, message } => {
+                // Usually the log tells sooner than the answer to the call that our message has its turn.
+                if self.sending.take_if(|sending| says(message, &sending.text)).is_some() {
+                    self.transcript.is_own(turn_id);
+                    self.turn = Some(turn_id.clone());
+                }
+            }
             EventKind::PermissionRequested { request_id, title, .. } => {
                 self.question = Some(Question { request_id: request_id.clone(), title: one_line(&clean(title), 60) });
                 shown.asked = true;
@@ -452,9 +468,9 @@ fn broken_terminal(cause: &str) -> Failure {
 }
 
 /// Sends a message; returns its turn's id once the server has named it. The turn itself is followed in the log.
-async fn send(client: &Client, session_id: &str, text: &str) -> Result<String, Error> {
-    let message = SendMessage { text: Some(text.to_owned()), ..SendMessage::default() };
-    let mut turn = client.message_stream(session_id, &message).await?;
+async fn send(client: Client, session_id: String, text: String) -> Result<String, Error> {
+    let message = SendMessage { text: Some(text), ..SendMessage::default() };
+    let mut turn = client.message_stream(&session_id, &message).await?;
     loop {
         let entry = turn.next().await.transpose()?;
         if let Some(turn_id) = turn.turn_id() {
@@ -465,6 +481,19 @@ async fn send(client: &Client, session_id: &str, text: &str) -> Result<String, E
             return Err(Error::Lost { server: client.server().to_owned(), cause });
         }
     }
+}
+
+/// The end of a sending, where there is one to wait for.
+async fn sent(sending: &mut Option<Sending>) -> Result<String, Error> {
+    match sending {
+        Some(sending) => sending.sent.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a user message is this text.
+fn says(message: &Message, text: &str) -> bool {
+    matches!(&message.parts[..], [Part::Text { text: said, .. }] if said.trim() == text.trim())
 }
 
 #[cfg(test)]

@@ -55,28 +55,13 @@ pub(super) async fn logs(args: LogsArgs, client: &Client, io: &mut Io) -> Result
 }
 
 async fn sandbox(args: &LogsArgs, id: &str, client: &Client, io: &mut Io) -> Result<Exit, Failure> {
-    let harmless = |io: &Io, text: &str| if io.out_is_terminal { clean(text) } else { text.to_owned() };
-    if !args.follow {
-        let text = client.sandbox_logs(id, args.tail).await?;
-        let text = harmless(io, &text);
-        io.data(&text)?;
-        return Ok(Exit::Ok);
+    let text = client.sandbox_logs(id, args.tail).await?;
+    let text = if io.out_is_terminal { clean(&text) } else { text };
+    io.data(&text)?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        io.data("\n")?;
     }
-    let mut signals = Signals::watch()?;
-    let mut stream = client.follow_sandbox_logs(id, args.tail).await?;
-    loop {
-        let piece = tokio::select! {
-            piece = stream.next() => piece,
-            _ = signals.next() => return Err(Failure::interrupted()),
-        };
-        match piece {
-            Some(piece) => {
-                let text = harmless(io, &String::from_utf8_lossy(&piece?));
-                io.data(&text)?;
-            }
-            None => return Ok(Exit::Ok),
-        }
-    }
+    Ok(Exit::Ok)
 }
 
 pub(super) async fn egress(args: EgressArgs, client: &Client, io: &mut Io) -> Result<Exit, Failure> {
