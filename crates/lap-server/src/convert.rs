@@ -313,7 +313,7 @@ pub(crate) fn session(view: SessionView) -> lap_api::session::Session {
         failure_reason,
         end_reason,
         supports_tui,
-        faces: faces.into_iter().map(str::to_owned).collect(),
+        faces,
         sandbox_url: None,
         harness_session_id,
         branch,
