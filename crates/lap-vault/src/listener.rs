@@ -1,0 +1,87 @@
+//! Takes the sandbox's connections and finds out where they were meant to go.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lap_domain::egress::Host;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::names::Means;
+use crate::refusal::Refusal;
+use crate::wire::Wire;
+use crate::{Vault, connection, proxy};
+
+/// When the process is out of descriptors, accepting again at once would only spin.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until the vault stops. With too many connections open, new ones wait in the kernel's queue.
+pub(crate) async fn accept(vault: Arc<Vault>, listener: TcpListener) {
+    loop {
+        let Ok(permit) = vault.connections.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            () = vault.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("could not accept a connection of the sandbox: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let task = vault.clone();
+        vault.tasks.spawn(async move {
+            tokio::select! {
+                () = take(&task, stream) => {}
+                () = task.stop.cancelled() => {}
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn take(vault: &Arc<Vault>, stream: TcpStream) {
+    let Ok(meant) = meant_for(&stream) else { return };
+    // Without this, small answers wait for acknowledgements that are themselves delayed.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let wire = Wire::new(stream);
+    if vault.is_proxy(meant) {
+        return proxy::serve(vault.clone(), wire).await;
+    }
+    let host = match meant.ip() {
+        IpAddr::V4(addr) => match vault.names.meaning_of(addr) {
+            Means::Name(name) => Host::Name(name),
+            Means::Itself => Host::from_addr(meant.ip()),
+            Means::Nothing => return unknown(vault, meant).await,
+        },
+        IpAddr::V6(_) => Host::from_addr(meant.ip()),
+    };
+    connection::serve(vault.clone(), wire, host, meant.port()).await;
+}
+
+/// Where the sandbox connected to before the redirection; without one, the local end is it.
+fn meant_for(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let local = stream.local_addr()?;
+    let socket = SockRef::from(stream);
+    let original = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let meant = original.ok().and_then(|addr| addr.as_socket()).unwrap_or(local);
+    Ok(SocketAddr::new(meant.ip().to_canonical(), meant.port()))
+}
+
+async fn unknown(vault: &Vault, meant: SocketAddr) {
+    if let Some(exchange) = vault.begin("TCP", String::new()).await {
+        exchange.set_host(meant.to_string());
+        let refusal = Refusal::new(
+            http::StatusCode::FORBIDDEN,
+            "unknown_address",
+            format!("{} stands for no name in this sandbox.", meant.ip()),
+        );
+        exchange.set_refusal(refusal.code, refusal.sentence);
+    }
+}

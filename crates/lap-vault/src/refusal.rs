@@ -1,0 +1,63 @@
+//! Answers the vault gives itself: a status, `x-lap-blocked` with a stable code, and a sentence.
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use lap_domain::egress;
+
+use crate::body::Relay;
+use crate::record::Exchange;
+use crate::upstream::UpstreamError;
+
+static BLOCKED: HeaderName = HeaderName::from_static("x-lap-blocked");
+
+/// Why a request does not go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub sentence: String,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, code: &'static str, sentence: impl Into<String>) -> Self {
+        Self { status, code, sentence: sentence.into() }
+    }
+
+    /// The request is broken or ambiguous; what is not understood is not passed on.
+    pub fn bad_request(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", sentence)
+    }
+
+    /// Target, SNI and Host do not name the same place.
+    pub fn misdirected(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", sentence)
+    }
+
+    /// The policy says no.
+    pub fn egress(host: &egress::Host, port: u16, refusal: &egress::Refusal) -> Self {
+        Self::new(StatusCode::FORBIDDEN, refusal.code.as_str(), format!("{host}:{port} is closed: {refusal}."))
+    }
+
+    /// The real server did not do its part.
+    pub fn upstream(host: &egress::Host, port: u16, error: &UpstreamError) -> Self {
+        let (status, code) = match error {
+            UpstreamError::Tls(_) => (StatusCode::BAD_GATEWAY, "upstream_tls"),
+            UpstreamError::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+            UpstreamError::Connect(_) | UpstreamError::Http(_) => (StatusCode::BAD_GATEWAY, "upstream"),
+        };
+        Self::new(status, code, format!("{host}:{port} could not be reached: {error}."))
+    }
+
+    /// The answer, noted in the record.
+    pub fn into_response(self, exchange: Option<&Exchange>) -> Response<Relay> {
+        let mut response = Response::new(Relay::text(format!("LAP: {}\n", self.sentence)));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(BLOCKED.clone(), HeaderValue::from_static(self.code));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if let Some(exchange) = exchange {
+            exchange.set_status(self.status.as_u16());
+            exchange.set_refusal(self.code, self.sentence);
+        }
+        response
+    }
+}

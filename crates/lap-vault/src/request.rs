@@ -1,0 +1,412 @@
+//! One request: whose is it, may it go there, what goes along, what comes back.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{PathAndQuery, Scheme};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use lap_domain::credential::Destination;
+use lap_domain::egress::{Host, parse_authority};
+
+use crate::body::{Direction, Relay, SignedBody};
+use crate::connection::{Connection, Meant};
+use crate::grants::{Open, Table};
+use crate::needles::Replacer;
+use crate::record::{Exchange, redacted_path};
+use crate::refusal::Refusal;
+use crate::scrub::Care;
+use crate::upstream::{Answer, Place, UpstreamError};
+use crate::{Vault, gateway, route, scrub, substitute, tunnel};
+
+/// Headers about one connection, which never go on to the next.
+const HOP_HEADERS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+
+/// Answers a request of the sandbox, whatever it is.
+pub(crate) async fn handle(connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Relay> {
+    let vault = &connection.vault;
+    let path = redacted_path(request.uri().path_and_query().map_or("/", PathAndQuery::as_str));
+    let Some(exchange) = vault.begin(request.method().as_str(), path).await else {
+        let sentence = "The record of this request cannot be written, so it does not go out.";
+        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "record_unavailable", sentence).into_response(None);
+    };
+    match proceed(connection, request, &exchange).await {
+        Ok(response) => {
+            exchange.set_status(response.status().as_u16());
+            response
+        }
+        Err(refusal) => {
+            tracing::debug!(code = refusal.code, "a request was refused");
+            refusal.into_response(Some(&exchange))
+        }
+    }
+}
+
+/// Where a request goes, after everything in it that names a place was found to agree.
+struct Asked {
+    host: Host,
+    port: u16,
+    must_be: Option<IpAddr>,
+    /// As the client wrote it.
+    authority: HeaderValue,
+}
+
+/// Everything about the way of a request.
+struct Way {
+    place: Place,
+    addresses: Vec<SocketAddr>,
+    uri: Uri,
+    authority: HeaderValue,
+    open: Open,
+    /// Credentials swapped in so far.
+    swapped: u128,
+    /// Credentials whose values are looked for in the answer.
+    scrubbed: u128,
+}
+
+async fn proceed(connection: &Connection, mut request: Request<Incoming>, exchange: &Arc<Exchange>) -> Result<Response<Relay>, Refusal> {
+    let vault = &connection.vault;
+    let asked = asked(connection, &request);
+    match (&asked, &connection.meant) {
+        (Ok(asked), _) => exchange.set_host(format!("{}:{}", asked.host, asked.port)),
+        (Err(_), Meant::Place { host, port, .. }) => exchange.set_host(format!("{host}:{port}")),
+        (Err(_), Meant::Each) => {}
+    }
+    let asked = asked?;
+    let table = vault.table()?;
+    let upgrade = take_upgrade(connection, &mut request)?;
+    check_framing(&request)?;
+    strip_hop_headers(request.headers_mut(), matches!(connection.meant, Meant::Each));
+    let way = if asked.host.name() == Some(gateway::NAME) {
+        to_gateway(vault, &table, connection, &mut request).await?
+    } else {
+        to_host(vault, &table, connection, asked, &mut request).await?
+    };
+    exchange.add_swapped(way.swapped, &table);
+    match upgrade {
+        Some(upgrade) => open_websocket(vault, &table, way, request, upgrade, exchange).await,
+        None => forward(vault, &table, way, request, exchange).await,
+    }
+}
+
+/// Finds out where the request goes. Every disagreement is an error: a proxy that guesses can be played against the server.
+fn asked<B>(connection: &Connection, request: &Request<B>) -> Result<Asked, Refusal> {
+    if let Some(sentence) = &connection.disagreement {
+        return Err(Refusal::misdirected(sentence.clone()));
+    }
+    let default_port = if connection.tls { 443 } else { 80 };
+    let scheme = request.uri().scheme();
+    if scheme.is_some_and(|s| *s != if connection.tls { Scheme::HTTPS } else { Scheme::HTTP }) {
+        return Err(Refusal::bad_request("The scheme of the request's URI is not that of its connection."));
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (header, more) = (hosts.next(), hosts.next());
+    if more.is_some() {
+        return Err(Refusal::bad_request("The request has more than one Host header."));
+    }
+    let parse = |text: &str| parse_authority(text).map_err(|e| Refusal::bad_request(format!("The request's host is not valid: {e}.")));
+    let from_header = match header {
+        Some(value) => {
+            let text = value.to_str().map_err(|_| Refusal::bad_request("The Host header is not text."))?;
+            Some((parse(text)?, value.clone()))
+        }
+        None => None,
+    };
+    let from_uri = match request.uri().authority() {
+        Some(authority) => {
+            let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::bad_request("The request's authority is not text."))?;
+            Some((parse(authority.as_str())?, value))
+        }
+        None => None,
+    };
+    let ((host, port), authority) = match (from_uri, from_header) {
+        (Some((uri, value)), Some((header, _))) => {
+            let same = uri.0 == header.0 && uri.1.unwrap_or(default_port) == header.1.unwrap_or(default_port);
+            if !same {
+                return Err(Refusal::misdirected("The request's URI and its Host header name different places."));
+            }
+            (uri, value)
+        }
+        (Some(found), None) | (None, Some(found)) => found,
+        (None, None) => return Err(Refusal::bad_request("The request names no host.")),
+    };
+    match &connection.meant {
+        Meant::Each if request.uri().authority().is_none() => {
+            Err(Refusal::bad_request("This is a proxy: use CONNECT, or an absolute URI over http."))
+        }
+        Meant::Each => Ok(Asked { host, port: port.unwrap_or(default_port), must_be: None, authority }),
+        Meant::Place { host: meant, port: meant_port, must_be } => {
+            if port.is_some_and(|p| p != *meant_port) {
+                return Err(Refusal::misdirected(format!("The connection is for port {meant_port}, the request for another.")));
+            }
+            let must_be = match (meant, &host) {
+                _ if *meant == host => *must_be,
+                // The connection was made to an address; the name has to lead there.
+                (Host::Addr(addr), Host::Name(_)) => Some(*addr),
+                _ => return Err(Refusal::misdirected(format!("The connection is for {meant}, the request for {host}; they must be the same."))),
+            };
+            Ok(Asked { host, port: *meant_port, must_be, authority })
+        }
+    }
+}
+
+/// Two ways to say where a body ends are one too many.
+fn check_framing(request: &Request<Incoming>) -> Result<(), Refusal> {
+    let headers = request.headers();
+    if request.version() >= Version::HTTP_2 {
+        return Ok(());
+    }
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        return Err(Refusal::bad_request("The request has both Content-Length and Transfer-Encoding."));
+    }
+    let coded = headers.get_all(TRANSFER_ENCODING).iter().count();
+    if coded > 1 || headers.get(TRANSFER_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Refusal::bad_request("The request has a Transfer-Encoding other than `chunked`."));
+    }
+    Ok(())
+}
+
+fn strip_hop_headers(headers: &mut HeaderMap, from_proxy: bool) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_HEADERS {
+        headers.remove(name);
+    }
+    let trailers = headers.get(TE).is_some_and(|v| v.to_str().is_ok_and(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case("trailers"))));
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if from_proxy {
+        headers.remove(http::header::PROXY_AUTHORIZATION);
+    }
+    // The vault's own server has answered it.
+    headers.remove(http::header::EXPECT);
+}
+
+async fn to_host(
+    vault: &Vault,
+    table: &Arc<Table>,
+    connection: &Connection,
+    asked: Asked,
+    request: &mut Request<Incoming>,
+) -> Result<Way, Refusal> {
+    let Asked { host, port, must_be, authority } = asked;
+    let addresses = route::addresses(vault, table, &host, port, must_be).await?;
+    let open = table.open_at(&Destination { host: &host, port, tls: connection.tls });
+    let swapped = substitute::headers(table, &open, request.headers_mut(), &format!("{host}:{port}"))?;
+    let (path, in_path) = match request.uri().path_and_query() {
+        None => (PathAndQuery::from_static("/"), 0),
+        Some(path) => match substitute::path_and_query(table, &open, path.as_str()) {
+            None => (path.clone(), 0),
+            Some((new, mask)) => (
+                new.parse().map_err(|_| {
+                    Refusal::new(StatusCode::FORBIDDEN, "unusable_secret", "The credential's value makes no valid URI.")
+                })?,
+                mask,
+            ),
+        },
+    };
+    let place = Place { tls: connection.tls, host, addr: NOWHERE, h2: request.version() == Version::HTTP_2 };
+    let uri = uri_of(connection.tls, &authority, path)?;
+    let scrubbed = open.credential;
+    Ok(Way { place, addresses, uri, authority, open, swapped: swapped | in_path, scrubbed })
+}
+
+async fn to_gateway(
+    vault: &Vault,
+    table: &Arc<Table>,
+    connection: &Connection,
+    request: &mut Request<Incoming>,
+) -> Result<Way, Refusal> {
+    let default_port = if connection.tls { 443 } else { 80 };
+    if let Meant::Place { port, .. } = connection.meant
+        && port != default_port
+    {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "gateway_route", "The gateway is at its scheme's own port."));
+    }
+    let Some(target) = &table.gateway else {
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "dns", "No model gateway is configured."));
+    };
+    let path = gateway::route(target, request.method(), request.uri().path(), request.uri().query())?;
+    let swapped = gateway::headers(table, request.headers_mut())?;
+    let addresses = route::gateway_addresses(vault, table, &target.host, target.port).await?;
+    let place =
+        Place { tls: target.tls, host: target.host.clone(), addr: NOWHERE, h2: target.tls && request.version() == Version::HTTP_2 };
+    let authority = HeaderValue::from_str(&target.authority()).map_err(|_| Refusal::bad_request("The gateway's address is not valid."))?;
+    let path = path.parse().map_err(|_| Refusal::bad_request("The request's path is not valid."))?;
+    let uri = uri_of(target.tls, &authority, path)?;
+    Ok(Way { place, addresses, uri, authority, open: Open::default(), swapped, scrubbed: table.open_at_gateway() })
+}
+
+/// Stands in a place until the pool has chosen among the judged addresses.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+fn uri_of(tls: bool, authority: &HeaderValue, path: PathAndQuery) -> Result<Uri, Refusal> {
+    Uri::builder()
+        .scheme(if tls { Scheme::HTTPS } else { Scheme::HTTP })
+        .authority(authority.as_bytes())
+        .path_and_query(path)
+        .build()
+        .map_err(|_| Refusal::bad_request("The request's URI is not valid."))
+}
+
+async fn forward(
+    vault: &Vault,
+    table: &Arc<Table>,
+    way: Way,
+    request: Request<Incoming>,
+    exchange: &Arc<Exchange>,
+) -> Result<Response<Relay>, Refusal> {
+    let Way { place, addresses, uri, authority, open, swapped, scrubbed } = way;
+    let (mut parts, body) = request.into_parts();
+    let has_body = !body.is_end_stream();
+    let care = if swapped != 0 || (open.body != 0 && has_body) { Care::Strict } else { Care::Lenient };
+    if care == Care::Strict {
+        scrub::prepare(&mut parts.headers);
+    }
+    // Framing upstream follows from the body as it was read, never from what the client claimed.
+    if !has_body && !parts.headers.contains_key(CONTENT_LENGTH) || body.size_hint().exact().is_none() {
+        parts.headers.remove(CONTENT_LENGTH);
+    }
+    let body = substitute::body(table, open.body, &mut parts.headers, body, exchange).await?;
+    let request = assemble(parts.method.clone(), uri, authority, parts.headers, body);
+    let (host, port) = (place.host.clone(), addresses.first().map_or(0, SocketAddr::port));
+    let answer = vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
+    let Answer { response, lease } = answer;
+    let (mut head, body) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "upstream", format!("{host}:{port} switched protocols unasked.")));
+    }
+    clean_answer(table, scrubbed, &mut head);
+    let mut body = scrub::body(table, scrubbed, care, &parts.method, head.status, &mut head.headers, body)?;
+    if let Some(lease) = lease {
+        body = body.leasing(lease);
+    }
+    Ok(Response::from_parts(head, body.counted(exchange.clone(), Direction::In)))
+}
+
+fn assemble(method: Method, uri: Uri, authority: HeaderValue, mut headers: HeaderMap, body: Relay) -> Request<Relay> {
+    headers.insert(HOST, authority);
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    request
+}
+
+fn clean_answer(table: &Table, scrubbed: u128, head: &mut http::response::Parts) {
+    head.version = Version::HTTP_11;
+    for name in HOP_HEADERS {
+        head.headers.remove(name);
+    }
+    // It would send clients to QUIC, which the sandbox does not have.
+    head.headers.remove(http::header::ALT_SVC);
+    if scrubbed != 0 {
+        scrub::headers(table, scrubbed, &mut head.headers);
+    }
+}
+
+fn broken(host: &Host, port: u16, error: &UpstreamError) -> Refusal {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = match error {
+        UpstreamError::Http(error) => Some(error),
+        _ => None,
+    };
+    while let Some(error) = cause {
+        if error.is::<SignedBody>() {
+            return Refusal::new(StatusCode::FORBIDDEN, "signed_body", format!("The request cannot be swapped: {error}."));
+        }
+        cause = error.source();
+    }
+    Refusal::upstream(host, port, error)
+}
+
+/// A WebSocket that waits for the server's consent.
+struct Upgrade {
+    inside: hyper::upgrade::OnUpgrade,
+}
+
+/// Takes the wish for a WebSocket out of a request. Wishes for anything else (h2c among them) are not passed on.
+fn take_upgrade(connection: &Connection, request: &mut Request<Incoming>) -> Result<Option<Upgrade>, Refusal> {
+    let wanted = request.headers().get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !wanted || request.version() != Version::HTTP_11 || request.method() != Method::GET {
+        return Ok(None);
+    }
+    if matches!(connection.meant, Meant::Each) {
+        return Err(Refusal::bad_request("WebSockets through the proxy need CONNECT."));
+    }
+    Ok(Some(Upgrade { inside: hyper::upgrade::on(request) }))
+}
+
+async fn open_websocket(
+    vault: &Arc<Vault>,
+    table: &Arc<Table>,
+    way: Way,
+    request: Request<Incoming>,
+    upgrade: Upgrade,
+    exchange: &Arc<Exchange>,
+) -> Result<Response<Relay>, Refusal> {
+    let Way { mut place, addresses, uri, authority, open: _, swapped, scrubbed } = way;
+    if place.host.name() == Some(gateway::NAME) || table.gateway.as_ref().is_some_and(|g| g.host == place.host && swapped & table.open_at_gateway() != 0) {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "gateway_route", "The gateway's model routes are not WebSockets."));
+    }
+    place.h2 = false;
+    let (mut parts, _) = request.into_parts();
+    // Packed frames could not be searched.
+    parts.headers.remove(http::header::SEC_WEBSOCKET_EXTENSIONS);
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    let (host, port) = (place.host.clone(), addresses.first().map_or(0, SocketAddr::port));
+    let request = assemble(parts.method.clone(), uri, authority, parts.headers, Relay::empty());
+    let answer = vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
+    let Answer { mut response, lease } = answer;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (mut head, body) = response.into_parts();
+        clean_answer(table, scrubbed, &mut head);
+        let mut body = scrub::body(table, scrubbed, Care::Lenient, &parts.method, head.status, &mut head.headers, body)?;
+        if let Some(lease) = lease {
+            body = body.leasing(lease);
+        }
+        return Ok(Response::from_parts(head, body.counted(exchange.clone(), Direction::In)));
+    }
+    let websocket = response.headers().get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !websocket || response.headers().contains_key(http::header::SEC_WEBSOCKET_EXTENSIONS) {
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "upstream", format!("{host}:{port} switched to something that was not asked for.")));
+    }
+    let outside = hyper::upgrade::on(&mut response);
+    let (mut head, _) = response.into_parts();
+    clean_answer(table, scrubbed, &mut head);
+    head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    // Frames from the server are not masked, so a value that becomes a stub of the same length leaves them whole.
+    let even = table.secrets.evenly(scrubbed);
+    let scrub = (even != 0).then(|| Replacer::new(table.secrets.clone(), even));
+    let (exchange, task) = (exchange.clone(), vault.clone());
+    vault.tasks.spawn(async move {
+        let spliced = async {
+            let (Ok(inside), Ok(outside)) = tokio::join!(upgrade.inside, outside) else { return };
+            let _ = tunnel::splice(&mut TokioIo::new(inside), &mut TokioIo::new(outside), &exchange, scrub).await;
+        };
+        tokio::select! {
+            () = spliced => {}
+            () = task.closed(&host, port) => {}
+        }
+    });
+    Ok(Response::from_parts(head, Relay::empty()))
+}
+
+#[cfg(test)]
+#[path = "request/tests.rs"]
+mod tests;

@@ -1,0 +1,85 @@
+//! Takes secrets out of what comes back: in every form they are known to travel in, they become their stub again.
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use http::{Method, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::body::{Purpose, Relay, Rewriting};
+use crate::codec::{self, Coding, Growth};
+use crate::grants::Table;
+use crate::needles::Replacer;
+use crate::refusal::Refusal;
+
+/// How much care an answer needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// A credential went along: what cannot be read does not come back.
+    Strict,
+    /// A credential could have gone along: what can be read is searched.
+    Lenient,
+}
+
+/// Prepares a request that carries a credential, so that its answer can be read: no ranges (a secret could be read byte by
+/// byte), no coding the vault does not know.
+pub(crate) fn prepare(headers: &mut HeaderMap) {
+    headers.remove(RANGE);
+    headers.remove(IF_RANGE);
+    let asked = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(", ");
+    let value = HeaderValue::from_str(&Coding::readable(&asked)).unwrap_or_else(|_| HeaderValue::from_static("identity"));
+    headers.insert(ACCEPT_ENCODING, value);
+}
+
+/// Secrets in header values become stubs.
+pub(crate) fn headers(table: &Table, mask: u128, headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        if let Some((new, _)) = table.secrets.replace(value.as_bytes(), mask) {
+            // Stubs are plain letters: what was a header value stays one.
+            *value = HeaderValue::from_bytes(&new).unwrap_or_else(|_| HeaderValue::from_static("***"));
+        }
+    }
+}
+
+/// The body on its way back.
+pub(crate) fn body(
+    table: &Arc<Table>,
+    mask: u128,
+    care: Care,
+    method: &Method,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    body: Incoming,
+) -> Result<Relay, Refusal> {
+    let bodyless = *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    if mask == 0 || bodyless || body.is_end_stream() {
+        return Ok(Relay::incoming(body));
+    }
+    let rewriting = |keeps_length| Rewriting {
+        replacer: Replacer::new(table.secrets.clone(), mask),
+        purpose: Purpose::Scrub,
+        table: table.clone(),
+        keeps_length,
+    };
+    match (Coding::of(headers), care) {
+        (Coding::Identity, _) => {
+            let keeps_length = !table.secrets.changes_length(mask);
+            if !keeps_length {
+                headers.remove(CONTENT_LENGTH);
+            }
+            Ok(Relay::incoming(body).rewritten(rewriting(keeps_length)))
+        }
+        (Coding::Unreadable, Care::Strict) => Err(Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "encoding",
+            "The answer to a request with a credential came in a Content-Encoding the vault cannot read.",
+        )),
+        (Coding::Unreadable, Care::Lenient) => Ok(Relay::incoming(body)),
+        (coding, _) => {
+            headers.remove(CONTENT_LENGTH);
+            headers.remove(CONTENT_ENCODING);
+            Ok(Relay::decoded(codec::decode(coding, body, Growth::Free)).rewritten(rewriting(false)))
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Bytes both ways: tunnels to ports the operator of the agent named, and WebSockets after their handshake.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use lap_domain::egress::Host;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::Vault;
+use crate::needles::Replacer;
+use crate::record::Exchange;
+use crate::refusal::Refusal;
+use crate::wire::Wire;
+use crate::{route, upstream};
+
+/// Read at once.
+const PIECE: usize = 16 << 10;
+
+/// Carries bytes that are neither HTTP nor TLS, if this very port stands in the allow list.
+pub(crate) async fn serve(vault: &Arc<Vault>, mut wire: Wire, host: &Host, port: u16) {
+    let Some(exchange) = vault.begin("TCP", String::new()).await else { return };
+    exchange.set_host(format!("{host}:{port}"));
+    if let Err(refusal) = carry(vault, &mut wire, host, port, &exchange).await {
+        exchange.set_refusal(refusal.code, refusal.sentence);
+    }
+}
+
+async fn carry(vault: &Arc<Vault>, wire: &mut Wire, host: &Host, port: u16, exchange: &Exchange) -> Result<(), Refusal> {
+    let table = vault.table()?;
+    if !table.policy.names_port(host, port) {
+        return Err(not_http(host, port));
+    }
+    let addresses = route::addresses(vault, &table, host, port, None).await?;
+    let mut upstream = upstream::dial_any(&addresses).await.map_err(|e| Refusal::upstream(host, port, &e))?;
+    drop(table);
+    tokio::select! {
+        _ = splice(wire, &mut upstream, exchange, None) => Ok(()),
+        () = vault.closed(host, port) => Err(Refusal::new(
+            http::StatusCode::FORBIDDEN,
+            "denied",
+            format!("{host}:{port} was closed while the connection stood: the rules have changed."),
+        )),
+    }
+}
+
+fn not_http(host: &Host, port: u16) -> Refusal {
+    Refusal::new(
+        http::StatusCode::FORBIDDEN,
+        "not_http",
+        format!("{host}:{port} was spoken to in neither HTTP nor TLS; such bytes pass only where the allow list names `{host}:{port}`."),
+    )
+}
+
+/// Copies both ways until both sides are done or one fails. What comes back may be searched, where no length changes.
+pub(crate) async fn splice<A, B>(inside: &mut A, outside: &mut B, exchange: &Exchange, scrub: Option<Replacer>) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (inside_read, inside_write) = tokio::io::split(inside);
+    let (outside_read, outside_write) = tokio::io::split(outside);
+    let up = copy(inside_read, outside_write, &exchange.bytes_out, None);
+    let down = copy(outside_read, inside_write, &exchange.bytes_in, scrub);
+    tokio::try_join!(up, down).map(|_| ())
+}
+
+async fn copy<R, W>(mut from: R, mut to: W, counter: &AtomicU64, mut scrub: Option<Replacer>) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buf = BytesMut::new();
+    loop {
+        buf.reserve(PIECE);
+        let n = from.read_buf(&mut buf).await?;
+        let piece: Bytes = buf.split().freeze();
+        let piece = match &mut scrub {
+            Some(replacer) if n == 0 => replacer.finish(),
+            Some(replacer) => replacer.feed(piece),
+            None => piece,
+        };
+        to.write_all(&piece).await?;
+        to.flush().await?;
+        counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        if n == 0 {
+            return to.shutdown().await;
+        }
+    }
+}
