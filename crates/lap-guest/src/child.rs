@@ -57,13 +57,6 @@ impl Group {
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
-
-    /// Asks the whole group to end.
-    pub(crate) fn terminate(&self) {
-        if let Some(leader) = self.leader {
-            let _ = kill_process_group(leader, Signal::TERM);
-        }
-    }
 }
 
 impl Drop for Group {

@@ -281,7 +281,8 @@ impl Progress {
         let counted = matches!(step, "Receiving objects" | "Resolving deltas" | "Updating files");
         let news = self.step != step || percent / 10 > self.tenth;
         // A small repository is there before anybody could read about it.
-        let large = rest.rsplit_once('/').is_some_and(|(_, n)| n.split(')').next().is_some_and(|n| n.len() >= 4));
+        let total = rest.split_once(')')?.0.split_once('/')?.1;
+        let large = total.len() >= 4;
         if !counted || !large || !news {
             return None;
         }

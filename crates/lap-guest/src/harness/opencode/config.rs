@@ -51,7 +51,7 @@ fn npm(model: &str) -> &'static str {
 }
 
 /// Requests that make opencode load its plugins, providers and tools.
-pub(super) const WARM_UP: [&str; 2] = ["/api/model", "/experimental/tool/ids"];
+pub(super) const WARM_UP: [&str; 2] = ["/config/providers", "/api/model"];
 
 /// What opencode needs in its environment.
 pub(super) fn environment(boot: &GuestBoot, password: &str) -> [(String, String); 6] {

@@ -55,10 +55,6 @@ impl Api {
         self.call(Method::POST, path, body.into()).await
     }
 
-    pub(super) async fn delete(&self, path: &str) -> Result<Value, ApiError> {
-        self.call(Method::DELETE, path, Bytes::new()).await
-    }
-
     /// The event stream's body.
     pub(super) async fn events(&self) -> Result<Incoming, ApiError> {
         let answer = tokio::time::timeout(ANSWER_DEADLINE, self.send(Method::GET, "/event", Bytes::new()));

@@ -126,21 +126,21 @@ impl Starting {
     pub(super) async fn listening(self) -> Result<Server, Failure> {
         let Self { mut group, password, address, last, mut tasks } = self;
         let failed = |why: String| Failure::new("harness_failed", format!("opencode did not start: {why}"));
-        let words = |last: &Mutex<LastLines>| {
+        let silent = || failed(format!("it was silent for {} s", START_DEADLINE.as_secs()));
+        let found = tokio::time::timeout(START_DEADLINE, address).await.map_err(|_| silent())?;
+        let Ok(address) = found else {
+            // Its output ended, so it did, or it is about to.
+            let how = match tokio::time::timeout(LINGER, group.wait()).await {
+                Ok(status) => status.map_or_else(|error| error.to_string(), ending),
+                Err(_) => "closed its output".to_owned(),
+            };
+            // The last words may still be on their way through the other pipe.
+            let _ = tokio::time::timeout(LINGER, async { while tasks.join_next().await.is_some() {} }).await;
             let last = last.lock().expect("nothing panics while it holds the lines");
-            last.last().map(|line| format!(" ({line})")).unwrap_or_default()
-        };
-        let address = tokio::select! {
-            address = address => address.map_err(|_| failed(format!("it closed its output{}", words(&last))))?,
-            status = group.wait() => {
-                let how = status.map_or_else(|error| error.to_string(), ending);
-                // What it said last may still be on its way through the pipe.
-                let _ = tokio::time::timeout(LINGER, async { while tasks.join_next().await.is_some() {} }).await;
-                return Err(failed(format!("it {how}{}", words(&last))));
-            }
-            () = tokio::time::sleep(START_DEADLINE) => {
-                return Err(failed(format!("it was silent for {} s", START_DEADLINE.as_secs())));
-            }
+            return Err(failed(match last.last() {
+                Some(line) => format!("it {how} ({line})"),
+                None => format!("it {how}"),
+            }));
         };
         let api = Api::new(address, &password);
         let stream = api.events().await.map_err(|error| failed(format!("its events cannot be read: {error}")))?;
