@@ -1,1 +1,342 @@
-//! (being written)
+//! The trusted half of a sandbox: it makes the sandbox, guards its secrets as the vault, and keeps the link to the server.
+//!
+//! One per sandbox. It outlives the server: when the link drops it keeps the sandbox running and dials again. It does not
+//! outlive the sandbox by more than it takes to deliver the log, and the sandbox does not outlive it at all. The guest is
+//! not trusted: its frames are bounded and its words are data.
+
+mod grants;
+mod guest;
+mod journal;
+mod uplink;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lap_api::link::{EgressLine, GuestBoot, Hello, LogEntry, PROTOCOL, ServerToSidecar, ToGuest};
+use lap_domain::chain::chain;
+use lap_sandbox_local::{BoundedLog, Launched, LimitHit, Started};
+use lap_vault::{Record, Vault, VaultConfig};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::grants::Holder;
+use crate::journal::Journal;
+
+/// Requests whose records wait for the journal. When full, further requests wait.
+const RECORDS: usize = 1024;
+
+/// Commands of the server that wait to be carried out. When full, the link is not read.
+const COMMANDS: usize = 64;
+
+/// After the sandbox ended, how long the rest of its log waits for the server.
+const DELIVERY_DEADLINE: Duration = Duration::from_secs(60 * 60);
+
+/// What the guest had sent when it died is in the socket already; reading it takes no longer than this.
+const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A sandbox that ends this soon after the kernel killed something in it for memory ended because of that.
+const OOM_WINDOW: Duration = Duration::from_secs(5);
+
+/// How often a volume without a limit of its own is measured.
+const USAGE_EVERY: Duration = Duration::from_secs(10);
+
+/// The role `lap sidecar`. Must be the first thing the process does: it is still single-threaded.
+pub fn main() -> ExitCode {
+    let started = match lap_sandbox_local::start_sidecar() {
+        Ok(started) => started,
+        Err(problem) => {
+            eprintln!("{}", chain(&problem));
+            return ExitCode::FAILURE;
+        }
+    };
+    let log = match BoundedLog::stderr() {
+        Ok(log) => log,
+        Err(problem) => {
+            eprintln!("could not use the log: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let writer = log.clone();
+    tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).with_target(false).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(started, log)),
+        Err(problem) => {
+            tracing::error!("could not start: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the parts of a sidecar share.
+struct Sidecar {
+    id: String,
+    boot_token: String,
+    journal: Arc<Journal>,
+    vault: Arc<Vault>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    holder: Option<Holder>,
+    last_turn_id: Option<String>,
+    killed_for_memory: Option<Instant>,
+}
+
+impl uplink::Standing for Sidecar {
+    fn hello(&self) -> Hello {
+        let state = self.state();
+        Hello {
+            protocol: PROTOCOL,
+            sandbox_id: self.id.clone(),
+            boot_token: self.boot_token.clone(),
+            log_head: self.journal.head(),
+            booted: state.holder.is_some(),
+            last_turn_id: state.last_turn_id.clone(),
+            holds: state.holder.iter().flat_map(|holder| holder.session_keys().to_vec()).collect(),
+            pid: std::process::id(),
+        }
+    }
+}
+
+impl Sidecar {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Keeps what happened until the server has it.
+    async fn log(&self, entry: LogEntry) {
+        self.journal.add(now_ms(), entry).await;
+    }
+
+    /// Takes grants into use. When the vault refuses them the old ones stay; before the first ones it lets nothing out.
+    fn apply_grants(&self, change: impl FnOnce(&mut Option<Holder>)) -> Result<(), String> {
+        let mut state = self.state();
+        change(&mut state.holder);
+        let Some(holder) = &state.holder else { return Ok(()) };
+        let grants = holder.for_vault().map_err(|problem| chain(&problem))?;
+        self.vault.set_grants(grants).map_err(|problem| chain(&problem))
+    }
+}
+
+async fn run(started: Started, log: BoundedLog) -> ExitCode {
+    // What is left in `started` is the proof that this sidecar lives; it goes with this function.
+    let Started { id, boot_token, link, limits: _, launched, .. } = started;
+    let (records_in, records) = mpsc::channel(RECORDS);
+    let vault = match Vault::new(VaultConfig::default(), records_in) {
+        Ok(vault) => vault,
+        Err(problem) => {
+            tracing::error!("could not make the vault: {}", chain(&problem));
+            return ExitCode::FAILURE;
+        }
+    };
+    let sidecar = Arc::new(Sidecar {
+        id: id.to_string(),
+        boot_token: boot_token.0,
+        journal: Arc::new(Journal::new(journal::MAX_BYTES)),
+        vault,
+        state: Mutex::default(),
+    });
+    let Launched { guest, tcp, dns, init, output, limits, volume, confinement, .. } = launched;
+    for check in confinement.iter().filter(|check| check.outcome != lap_sandbox::Outcome::Ok) {
+        tracing::warn!("{}: {}", check.name, check.detail);
+    }
+    let guest = match UnixStream::from_std(guest) {
+        Ok(guest) => guest,
+        Err(problem) => {
+            tracing::error!("could not use the guest's socket: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let stop = CancellationToken::new();
+    let (to_guest, guest_inbox) = mpsc::channel(COMMANDS);
+    let (commands_in, commands) = mpsc::channel(COMMANDS);
+    let trust = ToGuest::Trust { protocol: PROTOCOL, ca_pem: sidecar.vault.ca_pem().to_owned() };
+    let mut tasks = tokio::task::JoinSet::new();
+    let dialing = {
+        let (standing, journal) = (sidecar.clone(), sidecar.journal.clone());
+        tokio::spawn(async move { uplink::keep(&link, standing, journal, commands_in).await })
+    };
+    let talking = tokio::spawn(guest::talk(sidecar.clone(), guest, trust, guest_inbox, log.clone()));
+    tasks.spawn(guest::drain_output(output, log));
+    tasks.spawn(keep_records(sidecar.clone(), records));
+    tasks.spawn(watch_limits(sidecar.clone(), limits));
+    tasks.spawn(watch_volume(sidecar.clone(), volume));
+    {
+        let (vault, stop) = (sidecar.vault.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(problem) = vault.serve(tcp, dns, stop).await {
+                // Without a vault nothing leaves the sandbox: the session notices, and this says why.
+                tracing::error!("the vault ended: {}", chain(&problem));
+            }
+        });
+    }
+    let ended = tokio::select! {
+        ended = sandbox_end(&init) => ended,
+        () = obey(&sidecar, commands, to_guest) => Ended::Told,
+    };
+    // It may be gone already.
+    let _ = lap_sandbox_local::kill(&init);
+    stop.cancel();
+    if let Ended::ByItself = ended {
+        // The last words come before the end.
+        let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, talking).await;
+        let oom = sidecar.oom();
+        sidecar.log(LogEntry::SandboxExited { detail: "the sandbox's processes ended".into(), oom }).await;
+        let _ = tokio::time::timeout(DELIVERY_DEADLINE, sidecar.journal.drained()).await;
+    }
+    dialing.abort();
+    tasks.shutdown().await;
+    ExitCode::SUCCESS
+}
+
+enum Ended {
+    /// The sandbox's first process ended.
+    ByItself,
+    /// The server said so.
+    Told,
+}
+
+async fn sandbox_end(init: &std::os::fd::OwnedFd) -> Ended {
+    let watched = init.try_clone().and_then(lap_sandbox_local::readable);
+    match watched {
+        Ok(watched) => {
+            let _ = watched.readable().await;
+        }
+        Err(problem) => tracing::error!("could not watch the sandbox, so it ends: {problem}"),
+    }
+    Ended::ByItself
+}
+
+/// Carries out what the server says until it says stop.
+async fn obey(sidecar: &Sidecar, mut commands: mpsc::Receiver<ServerToSidecar>, to_guest: mpsc::Sender<ToGuest>) {
+    while let Some(command) = commands.recv().await {
+        match command {
+            ServerToSidecar::Stop => return,
+            ServerToSidecar::Boot(boot) => {
+                if sidecar.state().holder.is_some() {
+                    continue;
+                }
+                let lap_api::link::Boot { grants, guest, session_keys } = *boot;
+                match sidecar.apply_grants(|holder| *holder = Some(Holder::new(grants, session_keys))) {
+                    Ok(()) => deliver(&to_guest, ToGuest::Boot(Box::<GuestBoot>::new(guest))).await,
+                    Err(problem) => {
+                        let failed = lap_api::link::Report::BootFailed { code: "grants".into(), reason: problem };
+                        sidecar.log(LogEntry::Guest(failed)).await;
+                    }
+                }
+            }
+            ServerToSidecar::Grants(grants) => {
+                let applied = sidecar.apply_grants(|holder| {
+                    if let Some(holder) = holder {
+                        holder.replace(*grants);
+                    }
+                });
+                if let Err(problem) = applied {
+                    tracing::error!("could not use new grants: {problem}");
+                }
+            }
+            ServerToSidecar::Guest(message) => {
+                if let ToGuest::Turn(turn) = &*message {
+                    let mut state = sidecar.state();
+                    if state.last_turn_id.as_ref() == Some(&turn.turn_id) {
+                        continue;
+                    }
+                    state.last_turn_id = Some(turn.turn_id.clone());
+                }
+                deliver(&to_guest, *message).await;
+            }
+            ServerToSidecar::Welcome { .. } | ServerToSidecar::Ack { .. } => {
+                tracing::warn!("the server sent a greeting in the middle of a conversation");
+            }
+        }
+    }
+}
+
+/// A guest that is gone cannot be told anything; its end is noticed elsewhere.
+async fn deliver(to_guest: &mpsc::Sender<ToGuest>, message: ToGuest) {
+    let _ = to_guest.send(message).await;
+}
+
+/// Moves the vault's records into the journal.
+async fn keep_records(sidecar: Arc<Sidecar>, mut records: mpsc::Receiver<Record>) {
+    while let Some(record) = records.recv().await {
+        let Record {
+            started: _,
+            method,
+            host,
+            path,
+            status,
+            bytes_out,
+            bytes_in,
+            duration,
+            credentials,
+            verdict,
+            detail,
+        } = record;
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let line =
+            EgressLine { method, host, path, status, bytes_out, bytes_in, duration_ms, credentials, verdict, detail };
+        sidecar.log(LogEntry::Egress(line)).await;
+    }
+}
+
+async fn watch_limits(sidecar: Arc<Sidecar>, mut limits: lap_sandbox_local::LimitWatch) {
+    loop {
+        let (limit, detail) = match limits.next().await {
+            Err(problem) => {
+                tracing::warn!("cannot tell any more when a limit is hit: {problem}");
+                return;
+            }
+            Ok(LimitHit::Memory { killed }) => {
+                sidecar.state().killed_for_memory = Some(Instant::now());
+                (
+                    "memory",
+                    format!("the sandbox reached its memory limit; the kernel has ended {killed} of its processes"),
+                )
+            }
+            Ok(LimitHit::Pids) => {
+                ("pids", "the sandbox reached its limit of processes; new ones are refused".to_owned())
+            }
+        };
+        sidecar.log(LogEntry::Limit { limit: limit.into(), detail }).await;
+    }
+}
+
+/// Says once when the volume is full, and again after it had room in between.
+async fn watch_volume(sidecar: Arc<Sidecar>, volume: lap_sandbox_local::Volume) {
+    let mut full = false;
+    loop {
+        tokio::time::sleep(USAGE_EVERY).await;
+        let Ok(usage) = volume.usage() else { continue };
+        let hit = if usage.bytes >= usage.bytes_limit {
+            Some(("disk", format!("the sandbox's files reached {} bytes, which is its limit", usage.bytes)))
+        } else if usage.inodes >= usage.inodes_limit {
+            Some(("inodes", format!("the sandbox reached {} files and folders, which is its limit", usage.inodes)))
+        } else {
+            None
+        };
+        match hit {
+            Some((limit, detail)) if !full => {
+                full = true;
+                sidecar.log(LogEntry::Limit { limit: limit.into(), detail }).await;
+            }
+            Some(_) => {}
+            None => full = false,
+        }
+    }
+}
+
+impl Sidecar {
+    fn oom(&self) -> bool {
+        self.state().killed_for_memory.is_some_and(|at| at.elapsed() < OOM_WINDOW)
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,227 @@
+//! The server's end of the links that sidecars open: who is calling, what the sandbox did, what it should do.
+//!
+//! A sidecar proves itself with the boot token of its incarnation. What it reports is stored, then acknowledged, in that
+//! order; a report that cannot be stored ends the link, and the sidecar brings it again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lap_api::link::{Hello, LogEntry, PROTOCOL, Report, ServerToSidecar, SidecarToServer};
+use lap_domain::ids::SessionId;
+use lap_domain::session::{Session, SessionState};
+use lap_domain::time::Timestamp;
+use lap_link::{MAX_FRAME_BYTES, Reader, Writer};
+use lap_store::LogItem;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Engine, EngineError, bringup, log, now};
+
+/// A caller that does not say hello within this time is dropped.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Entries stored in one transaction: what has arrived meanwhile goes along, up to this many.
+const BATCH: usize = 256;
+
+/// Messages to a sidecar that wait for its socket. When full, whoever sends waits.
+const OUTBOX: usize = 64;
+
+impl Engine {
+    /// Takes links until told to stop.
+    pub(crate) async fn serve_links(&self, listener: UnixListener, stop: CancellationToken) {
+        let mut links = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(_) = links.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let (engine, (from, to)) = (self.clone(), stream.into_split());
+                        links.spawn(async move { engine.serve_link(from, to).await });
+                    }
+                    Err(problem) => {
+                        // Out of descriptors, most likely: pause instead of spinning.
+                        tracing::error!(problem = &problem as &dyn std::error::Error, "could not accept a link");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+            }
+        }
+        links.shutdown().await;
+    }
+
+    /// One link, from hello to its end.
+    async fn serve_link(&self, from: impl AsyncRead + Unpin, to: impl AsyncWrite + Unpin) {
+        let (mut reader, mut writer) = (Reader::new(from, MAX_FRAME_BYTES), Writer::new(to));
+        let Ok(Ok(Some(SidecarToServer::Hello(hello)))) =
+            tokio::time::timeout(HELLO_DEADLINE, reader.next::<SidecarToServer>()).await
+        else {
+            tracing::warn!("a link was opened without a proper hello");
+            return;
+        };
+        match self.admit(&hello).await {
+            Ok(Some(session)) => {
+                if let Err(problem) = self.converse(&session, hello, &mut reader, &mut writer).await {
+                    tracing::warn!(session.id = %session.id, problem = &problem as &dyn std::error::Error, "a link ended");
+                }
+            }
+            Ok(None) => {
+                tracing::warn!(sandbox.id = %hello.sandbox_id, "a sandbox nobody wants called; telling it to stop");
+                let _ = writer.send(&ServerToSidecar::Stop).await;
+            }
+            Err(problem) => {
+                tracing::error!(problem = &problem as &dyn std::error::Error, "could not check a sidecar's hello");
+            }
+        }
+    }
+
+    /// The session this hello speaks for, if it is genuine and still wanted.
+    async fn admit(&self, hello: &Hello) -> Result<Option<Session>, EngineError> {
+        let Some((session, incarnation)) = hello.sandbox_id.rsplit_once('-') else { return Ok(None) };
+        let (id, Ok(incarnation)) = (SessionId::new(session), incarnation.parse::<u32>()) else { return Ok(None) };
+        if hello.protocol != PROTOCOL
+            || !self.inner.store.boot_token_matches(&id, incarnation, &hello.boot_token).await?
+        {
+            return Ok(None);
+        }
+        match self.inner.store.session(&id).await {
+            Ok(session) if session.incarnation == incarnation && session.state.wants_sandbox() => Ok(Some(session)),
+            Ok(_) | Err(lap_store::StoreError::NotFound { .. }) => Ok(None),
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    async fn converse<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &self,
+        session: &Session,
+        hello: Hello,
+        reader: &mut Reader<R>,
+        writer: &mut Writer<W>,
+    ) -> Result<(), EngineError> {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let (to, mut outbox) = mpsc::channel(OUTBOX);
+        let stored = self.inner.store.log_seq(&session.id, session.incarnation).await?;
+        if hello.log_head < stored {
+            return Err(EngineError::Internal("the sidecar's log is shorter than what is stored of it".into()));
+        }
+        self.inner.live.link_up(&session.id, number, to.clone(), now());
+        let sending = async {
+            let mut next = Some(ServerToSidecar::Welcome { protocol: PROTOCOL, resume_after: stored });
+            while let Some(message) = next {
+                if let Err(problem) = writer.send(&message).await {
+                    return Err(EngineError::Internal(Box::new(problem)));
+                }
+                next = outbox.recv().await;
+            }
+            // Another link has replaced this one.
+            Ok(())
+        };
+        let receiving = async {
+            self.greet(session, &hello, &to).await?;
+            self.receive(session, reader, to).await
+        };
+        let end = tokio::select! { end = sending => end, end = receiving => end };
+        self.inner.live.link_down(&session.id, number, now());
+        self.inner.wake.notify_one();
+        end
+    }
+
+    /// What a fresh link gets first: the boot message, or the turn that may have been lost on the way.
+    async fn greet(
+        &self,
+        session: &Session,
+        hello: &Hello,
+        to: &mpsc::Sender<ServerToSidecar>,
+    ) -> Result<(), EngineError> {
+        if hello.booted {
+            self.inner.live.booted(&session.id, now());
+            self.send_grants(session).await?;
+        } else if let Some(boot) = bringup::boot(self, session).await? {
+            let _ = to.send(ServerToSidecar::Boot(Box::new(boot))).await;
+        } else {
+            // The session's variables are lost: the reconciler fails it with the reason.
+            self.inner.wake.notify_one();
+            return Ok(());
+        }
+        match self.inner.store.sent_turn(&session.id).await? {
+            Some(sent) if hello.last_turn_id.as_deref() != Some(sent.turn.id.as_str()) => {
+                self.hand_over(&session.id, sent, to).await
+            }
+            Some(sent) => {
+                self.inner.live.turn_running(&session.id, sent.turn.id, now());
+                Ok(())
+            }
+            None => {
+                self.dispatch(&session.id).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn receive<R: AsyncRead + Unpin>(
+        &self,
+        session: &Session,
+        reader: &mut Reader<R>,
+        to: mpsc::Sender<ServerToSidecar>,
+    ) -> Result<(), EngineError> {
+        let internal = |problem: lap_link::LinkError| EngineError::Internal(Box::new(problem));
+        let mut creating = session.state == SessionState::Creating;
+        while let Some(first) = reader.next::<SidecarToServer>().await.map_err(internal)? {
+            let mut items = Vec::new();
+            let mut guest_spoke = false;
+            let mut next = Some(first);
+            while let Some(message) = next {
+                let SidecarToServer::Log { seq, at_ms, entry } = message else {
+                    return Err(EngineError::Internal("a second hello on one link".into()));
+                };
+                guest_spoke |= matches!(&entry, LogEntry::Guest(_));
+                let ready = matches!(&entry, LogEntry::Guest(Report::Ready { .. }));
+                let writes = log::writes(entry, |oom| log::sandbox_ended(creating, oom));
+                creating &= !ready;
+                items.push(LogItem { seq, at: Timestamp(at_ms), writes });
+                next = if items.len() < BATCH { reader.buffered().map_err(internal)? } else { None };
+            }
+            let appended = self.inner.store.append_log(&session.id, session.incarnation, items).await?;
+            for refused in &appended.refused {
+                tracing::warn!(session.id = %session.id, "refused what a sandbox reported: {refused}");
+            }
+            if to.send(ServerToSidecar::Ack { seq: appended.seq }).await.is_err() {
+                return Ok(());
+            }
+            if guest_spoke {
+                self.inner.live.life(&session.id, now());
+                // The guest has its boot message, so the sidecar has: the variables may be forgotten here.
+                self.inner.live.booted(&session.id, now());
+            }
+            self.after_log(session, &appended).await?;
+        }
+        Ok(())
+    }
+
+    /// What the new entries make possible or necessary.
+    async fn after_log(&self, session: &Session, appended: &lap_store::Appended) -> Result<(), EngineError> {
+        if appended.turn_over {
+            self.inner.live.turn_over(&session.id, now());
+            self.inner.store.touch(&session.id, now()).await?;
+        }
+        match appended.session.state {
+            SessionState::Ready => self.dispatch(&session.id).await,
+            SessionState::Creating => {}
+            SessionState::Failed { .. } | SessionState::Dead { .. } => self.inner.wake.notify_one(),
+        }
+        Ok(())
+    }
+
+    /// Sends what credentials mean now to a sandbox that is up.
+    pub(crate) async fn send_grants(&self, session: &Session) -> Result<(), EngineError> {
+        let Some(link) = self.inner.live.link(&session.id, now()) else { return Ok(()) };
+        if let Some(grants) = bringup::grants_of_agent(self, session).await? {
+            let _ = link.send(ServerToSidecar::Grants(Box::new(grants))).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! From the server's grants to the vault's, and what changes of them while the sandbox lives: the clone ends, the server
+//! sends new ones, session-level credentials stay.
+
+use lap_api::link::{CredentialGrant, CredentialScope, Grants};
+use lap_domain::credential::{Credential, HostRule, Scope};
+use lap_domain::egress::Policy;
+use lap_domain::problem::Problem;
+use lap_domain::secret::Secret;
+use lap_vault::{Gateway, ResolveOverride};
+
+/// Grants the vault cannot take. Says which entry, never a value.
+#[derive(Debug, thiserror::Error)]
+#[error("could not use the grants: {0}")]
+pub struct GrantError(String);
+
+/// What is granted now.
+pub struct Holder {
+    current: Grants,
+    /// Names of credentials that came with the session: only the sidecar has their values.
+    session_keys: Vec<String>,
+    clone_over: bool,
+}
+
+impl Holder {
+    /// Starts with what the boot message brought.
+    pub fn new(grants: Grants, session_keys: Vec<String>) -> Self {
+        Self { current: grants, session_keys, clone_over: false }
+    }
+
+    /// Names of the session-level credentials held here.
+    pub fn session_keys(&self) -> &[String] {
+        &self.session_keys
+    }
+
+    /// Takes the server's new grants; session-level credentials and the end of the clone stay as they are.
+    pub fn replace(&mut self, mut grants: Grants) {
+        let own = |credential: &CredentialGrant| self.session_keys.contains(&credential.name);
+        grants.credentials.retain(|credential| !own(credential));
+        grants.credentials.extend(self.current.credentials.drain(..).filter(own));
+        self.current = grants;
+        if self.clone_over {
+            self.end_clone();
+        }
+    }
+
+    /// The clone is over: what was granted for it ends, and its secret leaves memory.
+    pub fn end_clone(&mut self) {
+        self.clone_over = true;
+        self.current.credentials.retain(|credential| !credential.clone_only);
+        self.current.implied_for_clone.clear();
+    }
+
+    /// As the vault takes them.
+    pub fn for_vault(&self) -> Result<lap_vault::Grants, GrantError> {
+        let Grants {
+            credentials,
+            allow_out,
+            deny_out,
+            implied,
+            implied_for_clone,
+            private_allow,
+            resolve,
+            gateway,
+            extra_ca_pem,
+        } = &self.current;
+        let implied: Vec<String> = implied.iter().chain(implied_for_clone).cloned().collect();
+        Ok(lap_vault::Grants {
+            credentials: credentials.iter().map(credential).collect::<Result<_, _>>()?,
+            policy: Policy::parse(allow_out, deny_out, &implied, private_allow)
+                .map_err(|problems| listed(&problems))?,
+            resolve: resolve
+                .iter()
+                .map(|entry| ResolveOverride::parse(entry))
+                .collect::<Result<_, _>>()
+                .map_err(said)?,
+            gateway: gateway.as_ref().map(|gateway| Gateway::parse(&gateway.base_url)).transpose().map_err(said)?,
+            extra_ca_pem: extra_ca_pem.clone(),
+        })
+    }
+}
+
+fn credential(grant: &CredentialGrant) -> Result<Credential, GrantError> {
+    let CredentialGrant { name, stub, secret, scope, clone_only: _ } = grant;
+    let scope = match scope {
+        CredentialScope::Hosts { hosts } => {
+            Scope::Hosts(hosts.iter().map(|host| HostRule::parse(host)).collect::<Result<_, _>>().map_err(said)?)
+        }
+        CredentialScope::Gateway => Scope::Gateway,
+        CredentialScope::Anywhere => Scope::Anywhere,
+    };
+    Ok(Credential { name: name.clone(), stub: stub.clone(), secret: Secret::new(secret.clone()), scope })
+}
+
+fn said(problem: impl std::fmt::Display) -> GrantError {
+    GrantError(problem.to_string())
+}
+
+fn listed(problems: &[Problem]) -> GrantError {
+    GrantError(
+        problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect::<Vec<_>>().join("; "),
+    )
+}
+
+#[cfg(test)]
+mod tests;

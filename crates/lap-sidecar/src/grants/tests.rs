@@ -1,0 +1,46 @@
+use super::*;
+
+fn grant(name: &str, secret: &str, clone_only: bool) -> CredentialGrant {
+    let stub = format!("stub_{name}_0123456789abcdef");
+    CredentialGrant { name: name.into(), stub, secret: secret.into(), scope: CredentialScope::Anywhere, clone_only }
+}
+
+fn grants(credentials: Vec<CredentialGrant>) -> Grants {
+    Grants {
+        credentials,
+        allow_out: Vec::new(),
+        deny_out: Vec::new(),
+        implied: Vec::new(),
+        implied_for_clone: vec!["git.example.com:443".into()],
+        private_allow: Vec::new(),
+        resolve: Vec::new(),
+        gateway: None,
+        extra_ca_pem: None,
+    }
+}
+
+#[track_caller]
+fn check(holder: &Holder, expect: &[(&str, &str)]) {
+    let vault = holder.for_vault().expect("the grants are fine");
+    let mut seen: Vec<(&str, &str)> =
+        vault.credentials.iter().map(|c| (c.name.as_str(), c.secret.expose().as_str())).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, expect);
+}
+
+#[test]
+fn new_grants_replace_the_agents_credentials_and_keep_the_sessions() {
+    let mut holder = Holder::new(grants(vec![grant("A", "a1", false), grant("S", "s1", false)]), vec!["S".into()]);
+    holder.replace(grants(vec![grant("A", "a2", false), grant("B", "b", false), grant("S", "forged", false)]));
+    check(&holder, &[("A", "a2"), ("B", "b"), ("S", "s1")]);
+}
+
+#[test]
+fn the_end_of_the_clone_is_for_good() {
+    let mut holder = Holder::new(grants(vec![grant("GIT_TOKEN", "g", true), grant("A", "a", false)]), Vec::new());
+    check(&holder, &[("A", "a"), ("GIT_TOKEN", "g")]);
+    holder.end_clone();
+    check(&holder, &[("A", "a")]);
+    holder.replace(grants(vec![grant("GIT_TOKEN", "g", true)]));
+    check(&holder, &[]);
+}

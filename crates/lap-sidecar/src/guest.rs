@@ -1,0 +1,103 @@
+//! The relay between guest and journal. What the guest sends is bounded and believed only as data about itself.
+
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use lap_api::link::{FromGuest, LogEntry, PROTOCOL, Report, ToGuest};
+use lap_domain::chain::chain;
+use lap_link::{MAX_GUEST_FRAME_BYTES, Reader, Writer};
+use lap_sandbox_local::BoundedLog;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+use crate::Sidecar;
+
+/// Longest line of output that is kept whole.
+const MAX_LINE_BYTES: usize = 4096;
+
+/// Speaks with the guest until it hangs up: `trust` first, then what comes through `inbox`.
+pub async fn talk(
+    sidecar: Arc<Sidecar>,
+    guest: UnixStream,
+    trust: ToGuest,
+    mut inbox: mpsc::Receiver<ToGuest>,
+    log: BoundedLog,
+) {
+    let (from, to) = guest.into_split();
+    let (mut reader, mut writer) = (Reader::new(from, MAX_GUEST_FRAME_BYTES), Writer::new(to));
+    let sending = async {
+        let mut next = Some(trust);
+        while let Some(message) = next {
+            if writer.send(&message).await.is_err() {
+                break;
+            }
+            next = inbox.recv().await;
+        }
+        // Reading goes on: a guest that no longer listens may still have something to say.
+        std::future::pending::<()>().await;
+    };
+    let receiving = async {
+        loop {
+            match reader.next::<FromGuest>().await {
+                Ok(Some(message)) => hear(&sidecar, message, &log).await,
+                Ok(None) => return,
+                Err(problem) => {
+                    tracing::warn!("the guest's words end here: {}", chain(&problem));
+                    return;
+                }
+            }
+        }
+    };
+    tokio::select! { () = sending => {}, () = receiving => {} }
+}
+
+async fn hear(sidecar: &Sidecar, message: FromGuest, log: &BoundedLog) {
+    match message {
+        FromGuest::Hello { protocol } if protocol == PROTOCOL => {
+            let phase = Report::Phase { phase: "pod_running".into(), detail: None };
+            sidecar.log(LogEntry::Guest(phase)).await;
+        }
+        FromGuest::Hello { protocol } => {
+            let reason = format!("the guest speaks version {protocol} of the link, the sidecar {PROTOCOL}");
+            let failed = Report::BootFailed { code: "protocol".into(), reason };
+            sidecar.log(LogEntry::Guest(failed)).await;
+        }
+        FromGuest::Line { source, text } => line(log, &source, &text),
+        FromGuest::Report(report) => {
+            if let Report::CloneDone { .. } = &report
+                && let Err(problem) = sidecar.apply_grants(|holder| {
+                    if let Some(holder) = holder {
+                        holder.end_clone();
+                    }
+                })
+            {
+                tracing::error!("could not end the grants of the clone: {problem}");
+            }
+            sidecar.log(LogEntry::Guest(report)).await;
+        }
+    }
+}
+
+/// Keeps what the sandbox's own processes print before or beside the guest's frames.
+pub async fn drain_output(output: OwnedFd, log: BoundedLog) {
+    let Ok(output) = lap_sandbox_local::readable(output) else { return };
+    let mut buffer = [0; MAX_LINE_BYTES];
+    loop {
+        let Ok(mut ready) = output.readable().await else { return };
+        match ready.try_io(|output| rustix::io::read(output, &mut buffer).map_err(Into::into)) {
+            Ok(Ok(0) | Err(_)) => return,
+            Ok(Ok(length)) => line(&log, "sandbox", &String::from_utf8_lossy(&buffer[..length])),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+fn line(log: &BoundedLog, source: &str, text: &str) {
+    let source: String = source.chars().filter(|c| !c.is_control()).take(32).collect();
+    for text in text.lines() {
+        let text: String = text.chars().filter(|c| !c.is_control() || *c == '\t').take(MAX_LINE_BYTES).collect();
+        // A log that cannot be written must not stop the sandbox.
+        let _ = writeln!(log.clone(), "[{source}] {text}");
+    }
+}

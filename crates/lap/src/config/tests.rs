@@ -1,0 +1,52 @@
+use super::*;
+
+#[track_caller]
+fn check<T: PartialEq + std::fmt::Debug>(parse: fn(&str) -> Result<T, String>, text: &str, expect: Option<T>) {
+    assert_eq!(parse(text).ok(), expect, "{text}");
+}
+
+#[test]
+fn sizes() {
+    check(size, "4GiB", Some(4 << 30));
+    check(size, "512m", Some(512 << 20));
+    check(size, "100", Some(100));
+    check(size, "1 KiB", Some(1024));
+    check(size, "GiB", None);
+    check(size, "-1", None);
+    check(size, "99999999999T", None);
+}
+
+#[test]
+fn times() {
+    check(duration_ms, "24h", Some(86_400_000));
+    check(duration_ms, "90s", Some(90_000));
+    check(duration_ms, "5", Some(5_000));
+    check(duration_ms, "1min", Some(60_000));
+    check(duration_ms, "0s", None);
+    check(duration_ms, "soon", None);
+}
+
+#[test]
+fn processors() {
+    check(cpus, "2", Some(2000));
+    check(cpus, "0.5", Some(500));
+    check(cpus, "0", None);
+    check(cpus, "many", None);
+}
+
+#[derive(clap::Parser)]
+struct Alone {
+    #[command(flatten)]
+    args: ServeArgs,
+}
+
+#[test]
+fn every_problem_is_told_at_once() {
+    let flags =
+        ["lap", "--listen", "nowhere", "--sandbox-memory", "big", "--idle-timeout", "never", "--vault-resolve", "x"];
+    let alone = <Alone as clap::Parser>::try_parse_from(flags).unwrap_or_else(|problem| panic!("{problem}"));
+    let problems = alone.args.check().err().expect("nothing of this is right");
+    for name in ["LAP_LISTEN", "LAP_SANDBOX_MEMORY", "LAP_SESSION_IDLE_TIMEOUT", "LAP_VAULT_RESOLVE"] {
+        assert!(problems.iter().any(|problem| problem.starts_with(name)), "{name} in {problems:?}");
+    }
+}

@@ -1,0 +1,123 @@
+//! Canary secrets: searched wherever a sandbox can look, and everywhere on disk.
+
+use std::process::Command;
+
+use lap_api::session::CreateSession;
+use lap_test::canary::Canary;
+
+use crate::world::{ECHO_HOST, Needs, World, shell_agent, vars};
+
+/// Looks, as the agent could, at every environment, command line, open file and memory map of every process, and at every
+/// file of the sandbox, for a text given in two halves so that the search does not find itself.
+const LOOK: &str = r#"
+needle="$A$B"
+for p in /proc/[0-9]*; do
+  for f in environ cmdline maps; do tr '\0' '\n' < $p/$f 2>/dev/null | grep -F -- "$needle" && echo "FOUND in $p/$f"; done
+  grep -a -F -q -- "$needle" $p/mem 2>/dev/null && echo "FOUND in $p/mem"
+  for fd in $p/fd/*; do [ -f "$fd" ] && timeout 5 grep -a -F -q -- "$needle" "$fd" 2>/dev/null && echo "FOUND in $fd"; done
+done
+python3 - "$A" "$B" <<'PY'
+import glob, re, sys
+needle = (sys.argv[1] + sys.argv[2]).encode()
+seen = 0
+for maps in glob.glob('/proc/[0-9]*/maps'):
+    pid = maps.split('/')[2]
+    if pid == 'self' or open('/proc/%s/comm' % pid).read().startswith('python'):
+        continue
+    try:
+        memory = open('/proc/%s/mem' % pid, 'rb', 0)
+        lines = open(maps).read().splitlines()
+    except OSError:
+        continue
+    for line in lines:
+        match = re.match(r'([0-9a-f]+)-([0-9a-f]+) r', line)
+        if not match:
+            continue
+        start, end = (int(part, 16) for part in match.groups())
+        try:
+            memory.seek(start)
+            data = memory.read(min(end - start, 64 << 20))
+        except (OSError, ValueError, OverflowError):
+            continue
+        seen += 1
+        if needle in data:
+            print('FOUND in memory of', pid, line)
+print('searched', seen, 'regions')
+PY
+timeout 100 grep -r -a -F -l -- "$needle" /work /home /tmp /run /etc /dev/shm /opt/lap/harness 2>/dev/null | sed 's/^/FOUND in file /'
+echo looked
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_value_is_nowhere_a_sandbox_can_look_and_nowhere_on_disk() {
+    let (of_agent, of_session, of_platform) = (Canary::new(), Canary::new(), Canary::new());
+    let world = World::with_env(Needs::Shell, &[("GIT_TOKEN", of_platform.secret())]).await;
+    let mut blueprint = shell_agent();
+    blueprint.env_vars = vars([("AGENT_TOKEN", of_agent.secret())]);
+    let echo = format!("{ECHO_HOST}:{}", world.echo.https_port());
+    blueprint.env_var_hosts = [("AGENT_TOKEN".to_owned(), vec![echo.clone()])].into();
+    let agent = world.agent(blueprint).await;
+    let new = CreateSession {
+        env_vars: vars([("SESSION_TOKEN", of_session.secret())]),
+        env_var_hosts: [("SESSION_TOKEN".to_owned(), vec![echo.clone()])].into(),
+        ..CreateSession::default()
+    };
+    let session = world.ready(&agent, new).await;
+
+    // Both are used for real first, so that they have been wherever they go.
+    for name in ["AGENT_TOKEN", "SESSION_TOKEN"] {
+        let curl = format!(
+            "curl -sS -o /dev/null -w '%{{http_code}}' -H \"Authorization: Bearer ${name}\" https://{echo}/echo"
+        );
+        assert_eq!(world.ask(&session, &curl).await.trim(), "200");
+    }
+    for canary in [&of_agent, &of_session] {
+        let arrived = world
+            .echo
+            .requests()
+            .iter()
+            .any(|request| request.header("authorization").is_some_and(|value| value.contains(canary.secret())));
+        assert!(arrived, "the upstream got the real value");
+    }
+
+    let gateway_key = world.gateway.key().to_owned();
+    for secret in [of_agent.secret(), of_session.secret(), of_platform.secret(), &gateway_key] {
+        let (a, b) = secret.split_at(secret.len() / 2);
+        let found = world.ask(&session, &format!("A='{a}'; B='{b}'; {LOOK}")).await;
+        assert!(found.contains("looked") && !found.contains("FOUND"), "{found}");
+    }
+
+    // The searches themselves put halves into the log, never a whole. On disk: database, logs, everything.
+    for canary in [&of_agent, &of_session, &of_platform] {
+        let found = canary.find_in_dir(world.data_dir());
+        assert!(found.is_empty(), "on disk: {found:?}");
+    }
+    let volume = Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "grep -a -F -l -e '{}' -e '{}' /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | grep -v self",
+            of_agent.secret(),
+            of_session.secret()
+        ))
+        .output()
+        .expect("sh is there");
+    // Only this search itself and nothing else has it in its arguments.
+    let holders = String::from_utf8_lossy(&volume.stdout);
+    for holder in holders.lines() {
+        let argv = std::fs::read(holder).unwrap_or_default();
+        let argv = String::from_utf8_lossy(&argv).into_owned();
+        assert!(argv.is_empty() || argv.contains("grep"), "{holder}: {argv}");
+    }
+
+    // The API never shows them either.
+    let shown = serde_json::to_string(&world.client.agent(&agent.id).await.expect("there")).expect("plain data");
+    assert!(shown.contains("********") && !of_agent.is_in(shown.as_bytes()), "{shown}");
+    let events = world.client.all_events(&session.id).await.expect("the log");
+    for canary in [&of_agent, &of_session, &of_platform] {
+        assert!(!events.iter().any(|event| canary.is_in(event.raw.as_bytes())), "in an event");
+    }
+    let mut keys = world.client.vault_keys(&session.id).await.expect("names");
+    keys.sort();
+    assert_eq!(keys, ["AGENT_TOKEN", "GIT_TOKEN", "LITELLM_API_KEY", "SESSION_TOKEN"]);
+    world.end().await;
+}

@@ -1,0 +1,10 @@
+//! The built program, end to end: a real server process, real sandboxes, the real opencode, real git over https.
+
+mod bring_up;
+mod canary;
+mod events;
+mod main_job;
+mod many;
+mod survival;
+mod vault;
+mod world;
