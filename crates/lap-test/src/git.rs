@@ -75,7 +75,7 @@ impl GitServer {
 
     /// `https://NAME:PORT/REPOSITORY.git`; the name must be one of the certificate's.
     pub fn url(&self, name: &str, repository: &str) -> String {
-        format!("https://{name}:{}/{repository}.git", self.port())
+        format!("https://{name}:{}/{}", self.port(), folder(repository))
     }
 
     /// Where it listens on 127.0.0.1.
@@ -95,7 +95,7 @@ impl GitServer {
 
     /// A bare repository whose branch `main` holds these files in one commit.
     pub fn create(&self, repository: &str, files: &[(&str, &str)]) -> BareRepo {
-        let bare = BareRepo { path: self.root.path().join(format!("{repository}.git")) };
+        let bare = BareRepo { path: self.root.path().join(folder(repository)) };
         let work = tempfile::tempdir().expect("a folder to commit from");
         for (name, content) in files {
             let path = work.path().join(name);
@@ -117,6 +117,11 @@ impl GitServer {
     pub fn create_broken_project(&self, repository: &str) -> BareRepo {
         self.create(repository, &broken_project())
     }
+}
+
+/// A repository may be named with or without its ending.
+fn folder(repository: &str) -> String {
+    format!("{}.git", repository.trim_end_matches(".git"))
 }
 
 /// Files of a small Python project whose test fails because [`BUG`] should be [`FIX`] in `pricing.py`.

@@ -3,6 +3,12 @@
 //! For tests, benches and the demo only; nothing that ships depends on it. Fixtures panic when they cannot be set up.
 
 pub mod ca;
+pub mod canary;
+pub mod echo;
 pub mod gateway;
 pub mod git;
+pub mod harness;
+pub mod scenario;
+pub mod server;
+pub mod wait;
 pub mod web;

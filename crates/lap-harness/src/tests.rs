@@ -1,0 +1,112 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+/// An npm that unpacks a program saying `version`, takes its time, and counts its runs.
+fn fake_npm(dir: &Path, version: &str, exit: i32) -> InstallConfig {
+    let npm = dir.join("npm");
+    let program = "node_modules/opencode-linux-x64/bin/opencode";
+    let script = format!(
+        "#!/bin/sh\numask 077\necho run >> '{}'\necho 'npm error network request failed' >&2\nsleep 0.2\n\
+         mkdir -p $(dirname {program})\nprintf '#!/bin/sh\\necho {version}\\n' > {program}\nchmod 700 {program}\nexit {exit}\n",
+        dir.join("runs").display()
+    );
+    std::fs::write(&npm, script).unwrap();
+    std::fs::set_permissions(&npm, std::fs::Permissions::from_mode(0o755)).unwrap();
+    InstallConfig { data_dir: dir.join("data"), npm }
+}
+
+fn opencode() -> &'static Harness {
+    find("opencode").unwrap()
+}
+
+fn runs(dir: &Path) -> usize {
+    std::fs::read_to_string(dir.join("runs")).unwrap().lines().count()
+}
+
+async fn failure(config: &InstallConfig) -> String {
+    let error = opencode().install(config, |_| ()).await.unwrap_err();
+    assert!(!opencode().installed(&config.data_dir));
+    error.to_string()
+}
+
+#[test]
+fn knows_every_harness() {
+    let known: Vec<(&str, bool)> = known().iter().map(|harness| (harness.id.as_str(), harness.available())).collect();
+    let expected =
+        [("opencode", true), ("claude-agent-sdk", false), ("claude-code", false), ("codex", false), ("shell", true)];
+    assert_eq!(known, expected);
+    assert!(find("shell").unwrap().test_only && find("shell").unwrap().installed(Path::new("/nonexistent")));
+    let how = find("codex").unwrap().how_to_install();
+    assert_eq!(how, "this version of LAP cannot run it yet; it runs opencode");
+}
+
+#[test]
+fn the_lock_file_pins_the_version_and_names_no_host() {
+    let packages = opencode().packages.unwrap();
+    let lock: serde_json::Value = serde_json::from_str(packages.lock).unwrap();
+    for (name, package) in lock["packages"].as_object().unwrap().iter().filter(|(name, _)| !name.is_empty()) {
+        assert!(package["integrity"].as_str().unwrap().starts_with("sha512-"), "{name}");
+    }
+    assert_eq!(lock["packages"]["node_modules/opencode-linux-x64"]["version"], opencode().version.as_str());
+    assert!(!packages.lock.contains("://") && !packages.manifest.contains("://"));
+}
+
+#[test]
+fn launches_from_the_mount() {
+    let launch = opencode().launch();
+    assert_eq!(launch.command[..2], ["/opt/lap/harness/node_modules/opencode-linux-x64/bin/opencode", "serve"]);
+    let links: Vec<_> =
+        launch.files.iter().filter(|file| matches!(&file.content, HarnessFileContent::Link(_))).collect();
+    assert!(
+        matches!(&links[..], [file] if matches!(&file.content, HarnessFileContent::Link(to) if to == "/opt/lap/harness/node_modules"))
+    );
+}
+
+#[tokio::test]
+async fn installs_once_for_all_uids() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = fake_npm(dir.path(), "1.18.33", 0);
+    let leftover = config.data_dir.join("harnesses/opencode/.staging-old/node_modules");
+    let half = config.data_dir.join("harnesses/opencode/1.18.33/node_modules");
+    std::fs::create_dir_all(&leftover).unwrap();
+    std::fs::create_dir_all(&half).unwrap();
+    assert!(!opencode().installed(&config.data_dir));
+
+    let (mut seen, mut seen_too) = (Vec::new(), Vec::new());
+    let both = tokio::join!(
+        opencode().install(&config, |progress| seen.push(progress)),
+        opencode().install(&config, |progress| seen_too.push(progress))
+    );
+    let place = both.0.unwrap();
+    assert_eq!(place, both.1.unwrap());
+    assert_eq!(runs(dir.path()), 1);
+    assert_eq!(seen.last(), Some(&Progress::Done { already_there: false }));
+    assert_eq!(seen_too, [Progress::Waiting, Progress::Done { already_there: true }]);
+    assert!(opencode().installed(&config.data_dir) && !leftover.exists());
+    let mode = |path: &str| std::fs::metadata(place.join(path)).unwrap().permissions().mode() & 0o777;
+    let modes = ["", "package.json", "node_modules", "node_modules/opencode-linux-x64/bin/opencode"].map(mode);
+    assert_eq!(modes, [0o755, 0o644, 0o755, 0o755]);
+}
+
+#[tokio::test]
+async fn failures_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = fake_npm(dir.path(), "1.18.33", 1);
+    let said = failure(&config).await;
+    assert_eq!(
+        said,
+        "npm could not fetch the packages of opencode (exit status: 1):\nnpm error network request failed"
+    );
+    let said = failure(&fake_npm(dir.path(), "1.18.34", 0)).await;
+    assert!(said.ends_with("should say version 1.18.33 and says `1.18.34`"), "{said}");
+    let missing = InstallConfig { npm: dir.path().join("none"), ..config.clone() };
+    assert!(failure(&missing).await.contains("install Node.js with npm"));
+    let left: Vec<_> = std::fs::read_dir(config.data_dir.join("harnesses/opencode")).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the lock: {left:?}");
+    let unavailable = find("codex").unwrap().install(&config, |_| ()).await.unwrap_err().to_string();
+    assert!(
+        unavailable.starts_with("codex cannot be installed: this version of LAP cannot run it yet"),
+        "{unavailable}"
+    );
+}
