@@ -170,11 +170,12 @@ impl Store {
         )
         .fetch_one(&mut *snapshot)
         .await?;
+        let wanted: Vec<&str> = ids.iter().map(|listed| listed.id.as_str()).collect();
+        let mut agents = load_listed(&mut snapshot, &wanted, self.key()).await?;
         let mut rows = Vec::with_capacity(ids.len());
-        for listed in ids {
-            let id = AgentId::new(listed.id);
-            let agent =
-                load_listed(&mut snapshot, &id, self.key()).await?.ok_or_else(|| StoreError::no_agent(&id))?.agent;
+        for listed in &ids {
+            let gone = || StoreError::Corrupt(format!("agent {} left the snapshot it was listed in", listed.id));
+            let agent = agents.remove(&listed.id).ok_or_else(gone)?;
             let session_count = numbers::from_sql(listed.session_count);
             rows.push(AgentRow { agent, session_count, has_active_session: listed.active > 0 });
         }
@@ -428,32 +429,52 @@ async fn load(db: &mut SqliteConnection, id: &AgentId, key: &EncryptionKey) -> R
     row.into_domain(key, files, skills).map(Some)
 }
 
-/// As [`load`], without the contents of files.
+/// A page of agents, without the contents of files, in as many statements for fifty agents as for one.
 async fn load_listed(
     db: &mut SqliteConnection,
-    id: &AgentId,
+    ids: &[&str],
     key: &EncryptionKey,
-) -> Result<Option<Loaded>, StoreError> {
-    let Some(row) = load_row(db, id).await? else { return Ok(None) };
-    let agent = id.as_str();
+) -> Result<BTreeMap<String, Agent>, StoreError> {
+    let ids = numbers::to_json(&ids);
+    let rows = sqlx::query_as!(Row, "SELECT * FROM agents WHERE id IN (SELECT value FROM json_each(?1))", ids)
+        .fetch_all(&mut *db)
+        .await?;
     let stored = sqlx::query!(
-        "SELECT name, sandbox_path, content_type, size FROM agent_files WHERE agent_id = ?1 ORDER BY position",
-        agent
+        "SELECT agent_id, name, sandbox_path, content_type, size FROM agent_files
+         WHERE agent_id IN (SELECT value FROM json_each(?1)) ORDER BY agent_id, position",
+        ids
     )
     .fetch_all(&mut *db)
     .await?;
-    let files = stored
-        .into_iter()
-        .map(|file| SandboxFile {
+    let mut files: BTreeMap<String, Vec<SandboxFile>> = BTreeMap::new();
+    for file in stored {
+        files.entry(file.agent_id).or_default().push(SandboxFile {
             name: file.name,
             sandbox_path: file.sandbox_path,
             content: Vec::new(),
             content_type: file.content_type,
             size: numbers::from_sql(file.size),
-        })
-        .collect();
-    let skills = load_skills(db, id).await?;
-    row.into_domain(key, files, skills).map(Some)
+        });
+    }
+    let attached = sqlx::query!(
+        "SELECT agent_id, skill_id FROM agent_skills
+         WHERE agent_id IN (SELECT value FROM json_each(?1)) ORDER BY agent_id, position",
+        ids
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let mut skills: BTreeMap<String, Vec<SkillId>> = BTreeMap::new();
+    for skill in attached {
+        skills.entry(skill.agent_id).or_default().push(SkillId::new(skill.skill_id));
+    }
+    let mut agents = BTreeMap::new();
+    for row in rows {
+        let id = row.id.clone();
+        let files = files.remove(&id).unwrap_or_default();
+        let skills = skills.remove(&id).unwrap_or_default();
+        agents.insert(id, row.into_domain(key, files, skills)?.agent);
+    }
+    Ok(agents)
 }
 
 async fn load_row(db: &mut SqliteConnection, id: &AgentId) -> Result<Option<Row>, StoreError> {
