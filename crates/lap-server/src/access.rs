@@ -30,7 +30,11 @@ pub(crate) async fn log(mut request: Request, next: Next) -> Response {
     response.headers_mut().insert(REQUEST_ID, id);
     let caller = response.extensions().get::<Caller>().map_or("nobody", |caller| caller.as_str());
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
-    span.in_scope(|| tracing::info!(%method, route, status, ms, caller, "answered"));
+    span.in_scope(|| match route {
+        // Asked every few seconds by whatever watches the server.
+        "/healthz" | "/readyz" if status < 400 => tracing::debug!(%method, route, status, ms, caller, "answered"),
+        _ => tracing::info!(%method, route, status, ms, caller, "answered"),
+    });
     response
 }
 

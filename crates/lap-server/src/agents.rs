@@ -1,9 +1,10 @@
 //! Agents: create, read, list, change, delete.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::{Json as Answer, http::StatusCode};
-use http::header;
 use lap_api::agent::{Agent, CreateAgent, PatchAgent};
 use lap_api::list::List;
 use lap_domain::ids::AgentId;
@@ -12,16 +13,26 @@ use lap_engine::{AgentQuery, AgentSort, Order, Page};
 use crate::App;
 use crate::convert::{self, Files};
 use crate::error::ApiResult;
-use crate::extract::{FromQuery, Json, Paging, Params, Path, Query};
+use crate::extract::{FromQuery, IdempotencyKey, Json, Paging, Params, Path, Query};
+use crate::once::{Made, created, once};
 
 /// `POST /managed_agents/agents`
-pub(crate) async fn create(State(app): State<App>, Json(body): Json<CreateAgent>) -> ApiResult<Response> {
+pub(crate) async fn create(
+    State(app): State<App>,
+    key: IdempotencyKey,
+    Json(body): Json<CreateAgent>,
+) -> ApiResult<Response> {
     convert::no_skills(&body.skill_ids)?;
     convert::no_image(body.image.as_deref())?;
-    let agent = app.engine.create_agent(convert::new_agent(body)).await?;
+    let request = key.0.is_some().then(|| CreateAgent { env_vars: BTreeMap::new(), ..body.clone() });
+    let make = async { Ok(app.engine.create_agent(convert::new_agent(body)).await?) };
+    let made = once(&app, "agents", key, &request, make, |made| made.agent.id.to_string()).await?;
+    let agent = match made {
+        Made::Now(agent) => agent,
+        Made::Before(id) => app.engine.agent(&AgentId::new(id)).await?,
+    };
     let agent = convert::agent(agent, Files::Whole);
-    let location = format!("{}/managed_agents/agents/{}", lap_api::BASE, agent.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Answer(agent)).into_response())
+    Ok(created("agents", &agent.id, &agent))
 }
 
 /// `GET /managed_agents/agents`

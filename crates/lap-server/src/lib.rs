@@ -13,6 +13,7 @@ mod extract;
 mod harnesses;
 mod interceptions;
 mod messages;
+mod once;
 mod platform;
 mod routes;
 mod serve;

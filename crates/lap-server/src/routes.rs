@@ -3,7 +3,9 @@
 use axum::extract::Request;
 use axum::routing::{get, post};
 use axum::{Router, middleware};
+use http::{HeaderValue, header};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::error::{self, ApiError};
 use crate::{App, access, agents, auth, events, harnesses, interceptions, messages, platform, sessions};
@@ -32,6 +34,8 @@ pub(crate) fn router(app: App, keys: auth::Keys) -> Router {
         .route("/stats", get(platform::stats))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
+        // What an agent is and says is nobody else's; event streams have a word of their own on it.
+        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .layer(middleware::from_fn_with_state(keys, auth::require_key));
 
     let health = Router::new()

@@ -1,5 +1,6 @@
 //! Sessions: open, read, list, name, stop, delete; which credentials they hold, and what their sandbox wrote.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -14,19 +15,27 @@ use lap_engine::{Page, SessionQuery};
 use crate::App;
 use crate::convert;
 use crate::error::ApiResult;
-use crate::extract::{FromQuery, Json, JsonOrDefault, Paging, Params, Path, Query};
+use crate::extract::{FromQuery, IdempotencyKey, Json, JsonOrDefault, Paging, Params, Path, Query};
+use crate::once::{Made, created, once};
 use crate::serve::Stopping;
 
 /// `POST /managed_agents/agents/{id}/session`
 pub(crate) async fn create(
     State(app): State<App>,
     Path(agent): Path<String>,
+    key: IdempotencyKey,
     JsonOrDefault(body): JsonOrDefault<CreateSession>,
 ) -> ApiResult<Response> {
+    let request = key.0.is_some().then(|| CreateSession { env_vars: BTreeMap::new(), ..body.clone() });
+    let scope = format!("agents/{agent}/session");
     let new = convert::new_session(body)?;
-    let session = convert::session(app.engine.create_session(&AgentId::new(agent), new).await?);
-    let location = format!("{}/managed_agents/sessions/{}", lap_api::BASE, session.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Answer(session)).into_response())
+    let make = async { Ok(app.engine.create_session(&AgentId::new(agent), new).await?) };
+    let made = once(&app, &scope, key, &request, make, |made| made.session.id.to_string()).await?;
+    let session = convert::session(match made {
+        Made::Now(session) => session,
+        Made::Before(id) => app.engine.session(&SessionId::new(id)).await?,
+    });
+    Ok(created("sessions", &session.id, &session))
 }
 
 /// `GET /managed_agents/sessions`

@@ -115,3 +115,6 @@ fn name(kind: &EventKind) -> &'static str {
         EventKind::Error { .. } => "error",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -191,3 +191,31 @@ async fn requests_have_ids() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_repeated_key_makes_nothing_new() {
+    let server = Server::start().await;
+    let agent = server.agent().await;
+    let sessions = format!("POST /api/v1/managed_agents/agents/{agent}/session");
+    for (line, first, other) in [
+        (AGENTS, json!({ "model": "m", "env_vars": { "K": "secret-one" } }), json!({ "model": "n" })),
+        (&sessions, json!({ "title": "t", "env_vars": { "K": "secret-one" } }), json!({ "title": "u" })),
+    ] {
+        let keyed = |body: &Value| {
+            let mut request = server.request(line, Some(&body.to_string()));
+            request.headers_mut().insert("idempotency-key", http::HeaderValue::from_static("k-1"));
+            server.send(request)
+        };
+        // Both at once: one of them waits for the other.
+        let (one, two) = tokio::join!(keyed(&first), keyed(&first));
+        assert_eq!((one.status, two.status), (StatusCode::CREATED, StatusCode::CREATED), "{}", one.text());
+        assert_eq!(one.json()["id"], two.json()["id"]);
+        assert_eq!(one.headers["location"], two.headers["location"]);
+        let mut same = first.clone();
+        same["env_vars"]["K"] = json!("secret-two");
+        assert_eq!(keyed(&same).await.json()["id"], one.json()["id"], "secrets are not part of what is compared");
+        let other = keyed(&other).await;
+        assert_eq!((other.status.as_u16(), &other.json()["code"]), (422, &json!("idempotency_mismatch")));
+    }
+    server.stop().await;
+}
