@@ -59,7 +59,7 @@ impl Canary {
         needles.push(("percent", percent.to_lowercase().into_bytes()));
         needles.push(("percent", percent.into_bytes()));
         let json = serde_json::Value::from(secret).to_string();
-        needles.push(("json", json[1..json.len() - 1].as_bytes().to_vec()));
+        needles.push(("json", json.as_bytes()[1..json.len() - 1].to_vec()));
         needles.push(("utf-16", secret.encode_utf16().flat_map(u16::to_le_bytes).collect()));
         needles.push(("reversed", bytes.iter().rev().copied().collect()));
         let mut distinct: Vec<(&'static str, Vec<u8>)> = Vec::new();

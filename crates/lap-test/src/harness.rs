@@ -38,9 +38,11 @@ fn link_tree(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The target folder this program was built into: tests run from `<target>/<profile>/deps`.
+/// The target folder this program was built into: it runs as `<target>/<profile>/program`, a test one folder deeper.
 fn target_dir() -> PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");
-    let built = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    built.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), Path::to_path_buf)
+    let folder = program.parent().expect("a program is in a folder");
+    let tests = ["deps", "examples"].iter().any(|name| folder.ends_with(name));
+    let profile = if tests { folder.parent().unwrap_or(folder) } else { folder };
+    profile.parent().unwrap_or(profile).to_owned()
 }

@@ -28,7 +28,11 @@ async fn the_installed_program_works_and_uses_its_tools() {
         .args(["run", "--title", "test", "[[bash:echo fr''om the shell]]"])
         .current_dir(home.path())
         .env_clear()
-        .envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("OPENCODE_DISABLE_AUTOUPDATE", "1"), ("OPENCODE_DISABLE_MODELS_FETCH", "1")])
+        .envs([
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
+            ("OPENCODE_DISABLE_MODELS_FETCH", "1"),
+        ])
         .env("HOME", home.path())
         .env("TMPDIR", home.path())
         // Whatever does not go to the gateway ends here.
