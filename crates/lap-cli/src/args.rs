@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 /// Ends the help of the whole program.
 pub const AFTER_HELP: &str = "\
-Where the server is: --server, then LAP_SERVER, then the profile in use (`lap config`), then http://127.0.0.1:4773.
-Whose key is used:   LAP_API_KEY, then the profile's, then the one of a server on this machine, where you may read it.
+The server: --server, then LAP_SERVER, then the profile in use (`lap config`),
+  then http://127.0.0.1:4773
+The key: LAP_API_KEY, then the profile's, then that of a server on this machine,
+  where you may read it
 
 Exit codes:
   0    it worked
@@ -88,13 +90,19 @@ pub enum ClientCommand {
 }
 
 const OPEN_HELP: &str = "\
-Goes on with the agent's newest live session where there is one, and says so; --new starts a fresh one.
-In the chat: Ctrl-C stops the running turn or clears the line, Ctrl-D leaves and keeps the session running,
-/help lists more. Without a terminal the whole standard input is one message and the answer goes to standard output:
+Goes on with the agent's newest live session where there is one, and says so;
+--new starts a fresh one, and so does giving variables or a branch.
+
+In the chat Ctrl-C stops the running turn or clears the line, Ctrl-D leaves and
+keeps the session running, /help lists more.
+
+Without a terminal the whole standard input is one message, and the answer goes
+to standard output:
 
   echo 'fix the failing test' | lap backend";
 
 const COMPLETIONS_HELP: &str = "\
+Where they go:
   bash:  lap completions bash > ~/.local/share/bash-completion/completions/lap
   zsh:   lap completions zsh > \"${fpath[1]}/_lap\"
   fish:  lap completions fish > ~/.config/fish/completions/lap.fish";
@@ -102,7 +110,7 @@ const COMPLETIONS_HELP: &str = "\
 /// `lap login`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The key is asked for without showing it. It is never taken from the command line, where others could read it:\n  lap login --server https://lap.example.com --key-stdin < key.txt"
+    after_help = "The key is asked for without showing it. It is never taken from the command\nline, where others could read it:\n  lap login --server https://lap.example.com --key-stdin < key.txt"
 )]
 pub struct LoginArgs {
     /// Read the key from standard input
@@ -143,7 +151,8 @@ pub enum ConfigCommand {
     /// Use this profile from now on
     Use {
         /// Its name
-        profile: String,
+        #[arg(value_name = "PROFILE")]
+        name: String,
     },
 }
 
@@ -174,16 +183,18 @@ pub enum AgentCommand {
 }
 
 const CREATE_HELP: &str = "\
-Secrets: `-e KEY` takes the value from your environment and --env-file from a file; values never stand on the command
-line. In the sandbox a secret is a stub; the real value is put in on the wire, toward the hosts it belongs to.
+Secrets: `-e KEY` takes the value from your environment and --env-file from a
+file; values never stand on the command line. In the sandbox a secret is a stub;
+the real value is put in on the wire, toward the hosts it belongs to.
 
   lap agent create backend --model anthropic/claude-opus-4-7 \\
       --repo https://github.com/acme/backend -e GITHUB_TOKEN --allow-out '*.github.com'
   lap agent create -f agent.json";
 
 const EDIT_HELP: &str = "\
-An empty value clears a field that may be empty: --prompt ''. Lists are replaced as a whole; -e adds or changes single
-variables and --unset-env removes them.";
+An empty value clears a field that may be empty: --prompt ''
+Lists are replaced as a whole; -e adds or changes single variables, --unset-env
+removes them.";
 
 /// Fields that creating and editing share.
 #[derive(Debug, Default, Args)]
@@ -204,7 +215,7 @@ pub struct AgentFields {
     #[arg(short, long)]
     pub branch: Option<String>,
     /// Variable whose value is taken from your environment (repeatable)
-    #[arg(short = 'e', long = "env", value_name = "KEY", value_parser = crate::variables::key)]
+    #[arg(short = 'e', long = "env", value_name = "KEY")]
     pub env: Vec<String>,
     /// File of KEY=VALUE lines (repeatable)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -273,7 +284,7 @@ pub struct AgentEditArgs {
     #[arg(long)]
     pub name: Option<String>,
     /// Variable to remove (repeatable)
-    #[arg(long, value_name = "KEY", value_parser = crate::variables::key)]
+    #[arg(long, value_name = "KEY")]
     pub unset_env: Vec<String>,
     /// Everything else.
     #[command(flatten)]
@@ -309,7 +320,7 @@ pub struct OpenArgs {
     #[arg(long)]
     pub new: bool,
     /// Variable of this session alone, its value taken from your environment (repeatable)
-    #[arg(short = 'e', long = "env", value_name = "KEY", value_parser = crate::variables::key)]
+    #[arg(short = 'e', long = "env", value_name = "KEY")]
     pub env: Vec<String>,
     /// File of KEY=VALUE lines for this session alone (repeatable)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -359,7 +370,7 @@ pub struct SessionsArgs {
 /// `lap send`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The answer goes to standard output as it comes, tool calls to standard error. Ctrl-C stops the turn.\nThe exit code is 5 when the turn fails."
+    after_help = "The answer goes to standard output as it comes, tool calls to standard error.\nCtrl-C stops the turn. The exit code is 5 when the turn fails."
 )]
 pub struct SendArgs {
     /// Id of the session, or a URL that ends with it

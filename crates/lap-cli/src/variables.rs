@@ -12,6 +12,7 @@ pub(crate) fn gather(
     files: &[PathBuf],
     keys: &[String],
 ) -> Result<BTreeMap<String, String>, Failure> {
+    check_keys(keys)?;
     let mut variables = BTreeMap::new();
     for path in files {
         let text = std::fs::read_to_string(path).map_err(|e| Failure::file("read", path, &e))?;
@@ -87,14 +88,19 @@ fn is_key(text: &str) -> bool {
         && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Parses the argument of `-e`. The value is refused without being repeated.
-pub(crate) fn key(text: &str) -> Result<String, String> {
-    if let Some((key, _)) = text.split_once('=') {
-        return Err(format!(
-            "give the name alone: values on a command line can be read by others; export {key} first, or use --env-file"
-        ));
+/// Refuses what is no name. Not left to the parser of the command line: that would repeat the value in its error.
+fn check_keys(keys: &[String]) -> Result<(), Failure> {
+    for text in keys {
+        if let Some((key, _)) = text.split_once('=') {
+            let key = if is_key(key) { key } else { "KEY" };
+            return Err(Failure::usage(format!("`-e {key}=…` has a value: others can read a command line"))
+                .hint(format!("Export {key} and give `-e {key}`, or use --env-file.")));
+        }
+        if !is_key(text) {
+            return Err(Failure::usage("`-e` takes the name of a variable: letters, digits and _"));
+        }
     }
-    if is_key(text) { Ok(text.to_owned()) } else { Err("a variable's name is letters, digits and _".to_owned()) }
+    Ok(())
 }
 
 /// Parses `KEY=HOST,HOST`.

@@ -16,7 +16,7 @@ pub(super) fn config(args: ConfigArgs, options: &ClientOptions, context: &mut Co
             context.io.data(&format!("{}\n", path.display()))?;
             Ok(Exit::Ok)
         }
-        Some(ConfigCommand::Use { profile }) => use_profile(profile, context),
+        Some(ConfigCommand::Use { name }) => use_profile(name, context),
     }
 }
 

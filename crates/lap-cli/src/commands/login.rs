@@ -45,15 +45,15 @@ pub(super) async fn login(args: LoginArgs, options: &ClientOptions, context: &mu
         ca_file: ca_file.clone().or_else(|| environment.ca_file.clone()),
         profile: name.clone(),
     };
+    let shown = server.as_str().trim_end_matches('/').to_owned();
     let query = AgentListQuery { limit: Some(1), ..AgentListQuery::default() };
     client(&target)?.agents(&query).await.map_err(|e| match e.api() {
         Some(refusal) if refusal.status == 401 => {
-            Failure::new(Exit::Unauthorized, format!("{} does not know this key", target.server))
+            Failure::new(Exit::Unauthorized, format!("{shown} does not know this key"))
                 .hint("Nothing was stored. A server prints its master key when it first starts.")
         }
         _ => e.into(),
     })?;
-    let shown = server.as_str().trim_end_matches('/').to_owned();
     profiles.profiles.insert(name.clone(), Profile { server: shown.clone(), key: Some(key), ca_file });
     profiles.profile = Some(name.clone());
     let path = profiles.save(environment)?;

@@ -115,7 +115,8 @@ fn connect(options: &ClientOptions, context: &mut Context) -> Result<Client, Fai
         context.io.talk(&format!("Using the key of the server on this machine ({path})."));
     }
     if target.key.is_none() {
-        return Err(Failure::new(Exit::Unauthorized, format!("there is no key for {}", target.server))
+        let server = target.server.as_str().trim_end_matches('/');
+        return Err(Failure::new(Exit::Unauthorized, format!("there is no key for {server}"))
             .hint("`lap login` stores one; LAP_API_KEY gives one for a single command."));
     }
     client(&target)

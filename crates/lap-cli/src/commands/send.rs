@@ -1,10 +1,11 @@
 //! `lap send`: one message, its answer on standard output as it comes.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use lap_api::event::{DeltaKind, EventKind};
 use lap_api::message::{Message, Part, SendMessage};
-use lap_client::{Client, TurnStream};
+use lap_client::{Client, Error, TurnStream};
 
 use super::read_all;
 use crate::args::SendArgs;
@@ -53,7 +54,7 @@ pub(super) async fn run(client: &Client, io: &mut Io, id: &str, text: &str, form
     let mut signals = Signals::watch()?;
     let message = SendMessage { text: Some(text.to_owned()), ..SendMessage::default() };
     let mut turn = tokio::select! {
-        turn = client.message_stream(id, &message) => turn?,
+        turn = begin(client, io, id, &message) => turn?,
         _ = signals.next() => return Err(Failure::interrupted()),
     };
     let mut answer = Answer::new(form, io.out_is_terminal);
@@ -119,6 +120,35 @@ pub(super) async fn run(client: &Client, io: &mut Io, id: &str, text: &str, form
                 ));
             }
             _ => {}
+        }
+    }
+}
+
+/// Sends the message; a session that still comes up is waited for.
+async fn begin(client: &Client, io: &mut Io, id: &str, message: &SendMessage) -> Result<TurnStream, Failure> {
+    /// One long poll; the server ends bring-ups that take too long by itself.
+    const POLL: Duration = Duration::from_secs(60);
+    let mut told = false;
+    loop {
+        let refusal = match client.message_stream(id, message).await {
+            Err(Error::Api(refusal)) if refusal.code == "session_not_ready" => refusal,
+            settled => return Ok(settled?),
+        };
+        let session = client.session(id).await?;
+        match session.status.as_str() {
+            "creating" => {
+                if !std::mem::replace(&mut told, true) {
+                    io.talk("The session is still coming up; waiting for it.");
+                }
+                client.session_when_ready(id, POLL).await?;
+            }
+            "ready" => {}
+            _ => {
+                let reason = session.failure_reason.or(session.end_reason);
+                let reason = reason.map(|reason| format!(" Reason: {reason}")).unwrap_or_default();
+                return Err(Failure::new(Exit::Session, format!("{refusal}{reason}"))
+                    .hint("`lap AGENT --new` starts a fresh session."));
+            }
         }
     }
 }
