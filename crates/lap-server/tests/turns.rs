@@ -203,3 +203,21 @@ async fn stopping_the_server_ends_streams_and_waits_at_once() {
     while stream.next().await.is_some() {}
     assert!(began.elapsed() < std::time::Duration::from_secs(5), "streams and waits end by themselves");
 }
+
+#[tokio::test]
+async fn silent_connections_do_not_hold_up_the_end() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let server = Server::start().await;
+    let mut silent = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
+    let mut used = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
+    used.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a request is sent");
+    used.read_exact(&mut [0; 12]).await.expect("an answer begins");
+    let began = std::time::Instant::now();
+    server.stop().await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "idle connections are closed at once");
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).await.expect("the connection is closed in order");
+    assert_eq!(rest, b"");
+    used.read_to_end(&mut rest).await.expect("the connection is closed in order");
+}
