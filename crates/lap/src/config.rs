@@ -21,12 +21,12 @@ pub struct ServeArgs {
     /// Model gateway (LiteLLM), such as https://litellm.example.com; its key comes from LITELLM_API_KEY
     #[arg(long, env = "LITELLM_API_BASE", value_name = "URL")]
     gateway: Option<String>,
-    #[arg(long, env = "LITELLM_API_KEY", hide = true, hide_env_values = true)]
-    gateway_key: Option<String>,
-    #[arg(long, env = "LAP_MASTER_KEY", hide = true, hide_env_values = true)]
-    master_key: Option<String>,
-    #[arg(long, env = "LAP_ENCRYPTION_KEY", hide = true, hide_env_values = true)]
-    encryption_key: Option<String>,
+    #[arg(skip = secret("LITELLM_API_KEY"))]
+    gateway_key: Option<Secret>,
+    #[arg(skip = secret("LAP_MASTER_KEY"))]
+    master_key: Option<Secret>,
+    #[arg(skip = secret("LAP_ENCRYPTION_KEY"))]
+    encryption_key: Option<Secret>,
     /// Memory of one sandbox
     #[arg(long, env = "LAP_SANDBOX_MEMORY", default_value = "4GiB", value_name = "SIZE")]
     sandbox_memory: String,
@@ -66,14 +66,19 @@ pub struct ServeArgs {
     /// Name and mail of commits made in sandboxes, as "Name <mail>"; default: the agent's name
     #[arg(long, env = "LAP_GIT_AUTHOR", value_name = "AUTHOR")]
     git_author: Option<String>,
-    #[arg(long, env = "GIT_TOKEN", hide = true, hide_env_values = true)]
-    git_token: Option<String>,
+    #[arg(skip = secret("GIT_TOKEN"))]
+    git_token: Option<Secret>,
     /// Hosts whose clones may use the platform's GIT_TOKEN, separated by commas
     #[arg(long, env = "LAP_GIT_TOKEN_HOSTS", default_value = "github.com", value_name = "HOSTS")]
     git_token_hosts: String,
     /// Offer the `shell` harness, which answers with the output of the message run as a command; for smoke checks
     #[arg(long, env = "LAP_TEST_HARNESSES", value_name = "BOOL", default_value = "false", hide = true)]
     test_harnesses: String,
+}
+
+/// A secret from the environment; there is no flag for one, since command lines can be read by others.
+fn secret(name: &str) -> Option<Secret> {
+    std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret::new)
 }
 
 /// Everything `lap serve` needs to know.
@@ -145,13 +150,12 @@ impl ServeArgs {
         let gateway = self.gateway.filter(|url| !url.is_empty()).and_then(|url| {
             let checked = lap_vault::Gateway::parse(&url).map_err(|problem| problem.to_string());
             problems.take("LITELLM_API_BASE", checked)?;
-            let key = self.gateway_key.clone().unwrap_or_default();
-            Some(GatewayConfig { base_url: url, key: Secret::new(key) })
+            Some(GatewayConfig { base_url: url, key: self.gateway_key.clone().unwrap_or_default() })
         });
-        if gateway.is_none() && self.gateway_key.as_deref().is_some_and(|key| !key.is_empty()) {
+        if gateway.is_none() && self.gateway_key.is_some() {
             problems.0.push("LITELLM_API_BASE: is missing, though LITELLM_API_KEY is set".to_owned());
         }
-        if self.master_key.as_ref().is_some_and(|key| key.len() < 16) {
+        if self.master_key.as_ref().is_some_and(|key| key.expose().len() < 16) {
             problems.0.push("LAP_MASTER_KEY: is shorter than 16 characters".to_owned());
         }
         let collected = (|| {
@@ -166,8 +170,8 @@ impl ServeArgs {
             let data_dir = data_dir?;
             Some(ServeConfig {
                 listen: listen?,
-                master_key: self.master_key.map(Secret::new),
-                encryption_key: self.encryption_key.map(Secret::new),
+                master_key: self.master_key,
+                encryption_key: self.encryption_key,
                 engine: EngineConfig {
                     data_dir: data_dir.clone(),
                     limits,
@@ -179,7 +183,7 @@ impl ServeArgs {
                     extra_ca_pem,
                     require_binding: require_binding?,
                     git_author: self.git_author.filter(|author| !author.is_empty()),
-                    git_token: self.git_token.filter(|token| !token.is_empty()).map(Secret::new),
+                    git_token: self.git_token,
                     git_token_hosts: listed(Some(&self.git_token_hosts)),
                     test_harnesses: test_harnesses?,
                 },

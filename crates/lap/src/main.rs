@@ -11,17 +11,8 @@ mod serve;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
-
-/// Self-hosted platform for coding agents: sandboxes that never hold a real credential.
-#[derive(Parser)]
-#[command(name = "lap", version, about, long_about = LONG_ABOUT, after_help = lap_cli::AFTER_HELP, max_term_width = 100)]
-struct Cli {
-    #[command(flatten)]
-    options: lap_cli::ClientOptions,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
+use clap::{Args as _, FromArgMatches as _, Subcommand as _};
+use lap_cli::{ClientCommand, ClientOptions};
 
 const LONG_ABOUT: &str = "\
 LAP opens coding agents in isolated sandboxes. Real credentials stay outside: a vault on the sandbox's only way out \
@@ -32,16 +23,25 @@ swaps stubs for them on the wire.
   lap agent create …            store a blueprint: model, prompt, repository, variables
   lap <agent>                   open a sandbox of it and talk to it";
 
-#[derive(Subcommand)]
-enum Command {
-    /// Run the server
-    Serve(Box<config::ServeArgs>),
-    /// Check what this machine has for isolating sandboxes, and what is missing
-    Doctor(doctor::DoctorArgs),
-    /// Install and list the programs that are the agents
-    Harness(harness::HarnessArgs),
-    #[command(flatten)]
-    Client(lap_cli::ClientCommand),
+/// The whole parser: the client's commands, and the server's beside them. Put together by hand, because the client takes
+/// any unknown word as an agent's name and would swallow the others.
+fn program() -> clap::Command {
+    let program = clap::Command::new("lap")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Self-hosted platform for coding agents: sandboxes that never hold a real credential")
+        .long_about(LONG_ABOUT)
+        .after_help(lap_cli::AFTER_HELP)
+        .max_term_width(100);
+    let program = ClientCommand::augment_subcommands(ClientOptions::augment_args(program));
+    program
+        .subcommand(config::ServeArgs::augment_args(clap::Command::new("serve").about("Run the server")))
+        .subcommand(doctor::DoctorArgs::augment_args(
+            clap::Command::new("doctor")
+                .about("Check what this machine has for isolating sandboxes, and what is missing"),
+        ))
+        .subcommand(harness::HarnessArgs::augment_args(
+            clap::Command::new("harness").about("Install and list the programs that are the agents"),
+        ))
 }
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Some("git-credential") => return lap_guest::git_credential_main(),
         _ => {}
     }
-    let cli = Cli::parse();
+    let mut matches = program().get_matches();
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing has chosen a provider before");
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -62,17 +62,22 @@ fn main() -> ExitCode {
         }
     };
     runtime.block_on(async {
-        match cli.command {
-            Some(Command::Serve(args)) => serve::run(*args).await,
-            Some(Command::Doctor(args)) => doctor::run(args).await,
-            Some(Command::Harness(args)) => harness::run(args).await,
-            Some(Command::Client(command)) => client::run(Some(command), cli.options).await,
-            None => client::run(None, cli.options).await,
+        let options = ClientOptions::from_arg_matches(&matches).unwrap_or_else(|problem| problem.exit());
+        match matches.subcommand_name() {
+            Some("serve") => serve::run(parsed(&mut matches)).await,
+            Some("doctor") => doctor::run(parsed(&mut matches)).await,
+            Some("harness") => harness::run(parsed(&mut matches)).await,
+            Some(_) => {
+                let command = ClientCommand::from_arg_matches(&matches).unwrap_or_else(|problem| problem.exit());
+                client::run(Some(command), options).await
+            }
+            None => client::run(None, options).await,
         }
     })
 }
 
-/// The whole parser, for completions.
-fn program() -> clap::Command {
-    Cli::command()
+/// The arguments of the subcommand that was given; exits with clap's own words when they do not fit.
+fn parsed<T: clap::FromArgMatches>(matches: &mut clap::ArgMatches) -> T {
+    let (_, mut own) = matches.remove_subcommand().expect("the caller has seen its name");
+    T::from_arg_matches_mut(&mut own).unwrap_or_else(|problem| problem.exit())
 }
