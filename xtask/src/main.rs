@@ -3,6 +3,8 @@
 //! Knows nothing of the product but its files; the commands that run it take it as a user would.
 #![allow(clippy::print_stdout, reason = "a command that people and CI read")]
 
+#[cfg(feature = "kit")]
+mod demo;
 mod tests_run;
 mod tidy;
 
@@ -12,7 +14,8 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: xtask <command>
 
   tidy   check the rules of this code base
-  test   run all tests and end with one line that sums them up; further words go to `cargo test`";
+  test   run all tests and end with one line that sums them up; further words go to `cargo test`
+  demo   run the main job visibly, through the built program";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
     match command {
         "tidy" => tidy::run(root()),
         "test" => tests_run::run(root(), rest),
+        #[cfg(feature = "kit")]
+        "demo" => demo::run(),
         "help" | "--help" => {
             println!("{USAGE}");
             ExitCode::SUCCESS
