@@ -217,13 +217,16 @@ impl Shared {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    fn keep(&self, mut request: Recorded) {
-        {
+    /// Adds a request to the record and returns its position.
+    fn keep(&self, mut request: Recorded) -> usize {
+        let index = {
             let mut state = self.lock();
             request.index = state.record.len();
             state.record.push(request);
-        }
+            state.record.len() - 1
+        };
         self.announce();
+        index
     }
 
     /// Stands at a named gate until a test opens it.
@@ -324,11 +327,7 @@ async fn model_call(shared: Arc<Shared>, protocol: Protocol, mut recorded: Recor
     let usage = Usage { input: (recorded.body.len() as u64).div_ceil(4), output: reply.tokens() };
     recorded.usage = usage;
     recorded.ask = Some(ask.clone());
-    let index = {
-        let index = shared.lock().record.len();
-        shared.keep(recorded);
-        index
-    };
+    let index = shared.keep(recorded);
     let mut response = encode::respond(shared, protocol, ask, reply, usage, index).await;
     // LiteLLM says what a call cost here; ours are cheap.
     response.headers_mut().insert("x-litellm-response-cost", HeaderValue::from_static("0.000125"));
