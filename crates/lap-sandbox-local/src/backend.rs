@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -19,7 +19,7 @@ use lap_sandbox::{
 };
 use rustix::fs::FlockOperation;
 use rustix::process::{PidfdFlags, Signal};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -27,7 +27,7 @@ use crate::cgroup::{self, CgroupPlan};
 use crate::identity::Identity;
 use crate::record;
 use crate::spec::{LaunchReply, LaunchSpec, SidecarLaunch, VolumePlan};
-use crate::volume::{self, Templates};
+use crate::volume::{self, Spare, Templates};
 use crate::{doctor, image, log};
 
 /// Longer than a launch on a machine with every processor busy; a sidecar that says nothing by then is hung.
@@ -41,6 +41,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Lines of the log that an exit is explained with.
 const LAST_WORDS: usize = 3;
+
+/// Volumes made ahead: one for the next sandbox, one for the one right after it.
+const SPARES: usize = 2;
 
 const LOG: &str = "sidecar.log";
 /// In a sandbox's folder: the image it uses, so that no newer server removes it.
@@ -72,20 +75,28 @@ struct Shared {
     image: PathBuf,
     templates: Templates,
     cgroups: CgroupPlan,
-    volume: VolumePlan,
-    /// What the trial at the start found.
-    found: Vec<Check>,
+    /// Set once, when the trial at the start is over.
+    settled: OnceLock<Settled>,
     exits: Mutex<Option<mpsc::UnboundedSender<SandboxExit>>>,
     /// One provision or destroy per sandbox at a time.
     gates: Mutex<HashMap<SandboxId, Weak<tokio::sync::Mutex<()>>>>,
+    /// Volumes made ahead, all for the limits asked for last.
+    spares: Mutex<Vec<Spare>>,
     /// Taken by `destroy` to wait for the end of a child, by its watcher to report it.
     children: Mutex<BTreeMap<SandboxId, Child>>,
+}
+
+/// What a machine turned out to allow.
+#[derive(Debug)]
+struct Settled {
+    volume: VolumePlan,
+    found: Vec<Check>,
 }
 
 /// Everything `lap doctor` shows about this machine.
 pub async fn checks(config: &LocalConfig) -> Vec<Check> {
     match LocalBackend::open(config.clone()).await {
-        Ok(backend) => backend.shared.found.clone(),
+        Ok(backend) => backend.shared.settled().found.clone(),
         Err(error) => vec![doctor::missing("local backend", &crate::launch::sentence(&error))],
     }
 }
@@ -97,7 +108,9 @@ impl LocalBackend {
             .await
             .map_err(|error| BackendError::Observe(error.to_string()))?
             .map_err(|error| BackendError::Observe(format!("could not prepare the data folder: {error}")))?;
-        let shared = Arc::new(shared.tried().await);
+        let shared = Arc::new(shared);
+        let settled = shared.settle().await;
+        shared.settled.set(settled).expect("settled once, here");
         let backend = Self { shared, watchers: Mutex::new(JoinSet::new()) };
         backend.adopt().map_err(|error| BackendError::Observe(error.to_string()))?;
         Ok(backend)
@@ -111,6 +124,28 @@ impl LocalBackend {
             }
         }
         Ok(())
+    }
+
+    /// Makes volumes ahead for the sandboxes to come, which mostly have the limits of this one.
+    fn make_spares(&self, limits: Limits) {
+        if self.shared.settled().volume != VolumePlan::Image {
+            return;
+        }
+        let shared = self.shared.clone();
+        lock(&self.watchers).spawn_blocking(move || {
+            let stock = {
+                let mut spares = lock(&shared.spares);
+                spares.retain(|spare| spare.fits(&limits));
+                spares.len()
+            };
+            for _ in stock..SPARES {
+                match shared.templates.spare(&limits) {
+                    Ok(spare) if lock(&shared.spares).len() < SPARES => lock(&shared.spares).push(spare),
+                    Ok(_) => return,
+                    Err(error) => return tracing::warn!("could not make a volume ahead: {error}"),
+                }
+            }
+        });
     }
 
     fn watch(&self, id: SandboxId, process: OwnedFd) -> io::Result<()> {
@@ -139,7 +174,7 @@ impl Backend for LocalBackend {
             }
             shared.remove(&spec.id).await?;
             let order = SidecarLaunch {
-                launch: shared.launch_spec(&spec.id, spec.limits, &spec.tools, shared.volume),
+                launch: shared.launch_spec(&spec.id, spec.limits, &spec.tools, shared.settled().volume),
                 boot_token: spec.boot_token.clone(),
                 link: shared.link_socket.clone(),
                 trial: false,
@@ -156,6 +191,7 @@ impl Backend for LocalBackend {
                     Err(failed)
                 }
             }?;
+            self.make_spares(spec.limits);
             self.watch(spec.id.clone(), started.0).map_err(|cause| BackendError::Provision {
                 id: spec.id.clone(),
                 what: "watch the sidecar".to_owned(),
@@ -199,7 +235,7 @@ impl Backend for LocalBackend {
     }
 
     fn checks(&self) -> BoxFuture<'_, Vec<Check>> {
-        Box::pin(async move { self.shared.try_out(self.shared.volume).await })
+        Box::pin(async move { self.shared.try_out(self.shared.settled().volume).await })
     }
 }
 
@@ -229,10 +265,10 @@ impl Shared {
             image,
             templates,
             cgroups,
-            volume: VolumePlan::Folders,
-            found: Vec::new(),
+            settled: OnceLock::new(),
             exits: Mutex::default(),
             gates: Mutex::default(),
+            spares: Mutex::default(),
             children: Mutex::default(),
         };
         let in_use: Vec<PathBuf> = shared
@@ -246,30 +282,31 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Finds out by trying what this machine allows, and settles on it.
-    async fn tried(mut self) -> Self {
-        if rustix::process::geteuid().is_root() {
-            self.volume = VolumePlan::Image;
+    fn settled(&self) -> &Settled {
+        self.settled.get().expect("set before the backend is handed out")
+    }
+
+    /// Finds out by trying what this machine allows.
+    async fn settle(self: &Arc<Self>) -> Settled {
+        if !rustix::process::geteuid().is_root() {
+            return Settled { volume: VolumePlan::Folders, found: self.try_out(VolumePlan::Folders).await };
         }
-        let mut found = self.try_out(self.volume).await;
-        if self.volume == VolumePlan::Image && found.iter().any(|check| check.outcome == Outcome::Missing) {
-            let without = self.try_out(VolumePlan::Folders).await;
-            if without.iter().all(|check| check.outcome != Outcome::Missing) {
-                let why =
-                    found.iter().find(|check| check.outcome == Outcome::Missing).map(|check| check.detail.clone());
-                self.volume = VolumePlan::Folders;
-                found = without;
-                if let (Some(disk), Some(why)) = (found.iter_mut().find(|check| check.name == "disk limit"), why) {
-                    disk.detail = format!("{} ({why})", disk.detail);
-                }
-            }
+        let found = self.try_out(VolumePlan::Image).await;
+        let Some(problem) = found.iter().find(|check| check.outcome == Outcome::Missing) else {
+            return Settled { volume: VolumePlan::Image, found };
+        };
+        let mut without = self.try_out(VolumePlan::Folders).await;
+        if without.iter().any(|check| check.outcome == Outcome::Missing) {
+            return Settled { volume: VolumePlan::Image, found };
         }
-        self.found = found;
-        self
+        for disk in without.iter_mut().filter(|check| check.name == "disk limit") {
+            disk.detail = format!("{} ({})", disk.detail, problem.detail);
+        }
+        Settled { volume: VolumePlan::Folders, found: without }
     }
 
     /// Makes a sandbox that ends at once.
-    async fn try_out(&self, volume: VolumePlan) -> Vec<Check> {
+    async fn try_out(self: &Arc<Self>, volume: VolumePlan) -> Vec<Check> {
         match (rustix::process::geteuid().is_root(), Identity::range_is_mapped()) {
             (true, Ok(false)) => {
                 return vec![doctor::missing(
@@ -319,6 +356,7 @@ impl Shared {
 
     fn refuse_if_missing(&self) -> Result<(), BackendError> {
         let missing: Vec<&str> = self
+            .settled()
             .found
             .iter()
             .filter(|check| check.outcome == Outcome::Missing)
@@ -393,19 +431,21 @@ impl Shared {
     }
 
     /// Starts a sidecar and waits for its answer.
-    async fn start(&self, order: &SidecarLaunch) -> Result<(OwnedFd, Vec<Check>), (String, Option<io::Error>)> {
+    async fn start(
+        self: &Arc<Self>,
+        order: &SidecarLaunch,
+    ) -> Result<(OwnedFd, Vec<Check>), (String, Option<io::Error>)> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |cause: io::Error| (what, Some(cause))
         };
-        let text =
-            serde_json::to_vec(order).map_err(|error| (format!("could not describe the sandbox: {error}"), None))?;
-        let (process, ours) = self.spawn(&order.launch).map_err(failed("could not start the sidecar"))?;
+        let spawned = {
+            let (shared, order) = (self.clone(), order.clone());
+            tokio::task::spawn_blocking(move || shared.spawn(order)).await.map_err(io::Error::other)
+        };
+        let (process, ours) = spawned.and_then(|result| result).map_err(failed("could not start the sidecar"))?;
         let mut ours = tokio::net::UnixStream::from_std(ours).map_err(failed("could not talk to the sidecar"))?;
         let talk = async {
-            // A sidecar that fails early may answer before it has read everything, so only the answer decides.
-            let _ = ours.write_all(&text).await;
-            let _ = ours.shutdown().await;
             let mut reply = Vec::new();
             ours.read_to_end(&mut reply).await.map(|_| reply)
         };
@@ -424,9 +464,10 @@ impl Shared {
     }
 
     /// Everything up to the running process; returns its handle and our end of its descriptor 0.
-    fn spawn(&self, spec: &LaunchSpec) -> io::Result<(OwnedFd, std::os::unix::net::UnixStream)> {
-        let folder = &spec.sandbox_dir;
-        DirBuilder::new().mode(0o700).create(folder)?;
+    fn spawn(&self, mut order: SidecarLaunch) -> io::Result<(OwnedFd, std::os::unix::net::UnixStream)> {
+        let spec = &mut order.launch;
+        let folder = spec.sandbox_dir.clone();
+        DirBuilder::new().mode(0o700).create(&folder)?;
         let held = OpenOptions::new()
             .read(true)
             .write(true)
@@ -441,12 +482,25 @@ impl Shared {
         for tool in &spec.tools {
             image::ensure_tool(&self.image, &tool.name)?;
         }
+        let mut handed = None;
         if spec.volume == VolumePlan::Image {
-            self.templates.copy(&spec.limits, &folder.join(volume::IMAGE))?;
+            let image = folder.join(volume::IMAGE);
+            match self.take_spare(&spec.limits) {
+                Some(spare) => {
+                    handed = Some(spare.give(&image)?);
+                    spec.volume = VolumePlan::Mounted;
+                }
+                None => self.templates.copy(&spec.limits, &image)?,
+            }
         }
         let log = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(folder.join(LOG))?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        // The description waits in the socket for the sidecar; it is far smaller than any socket's buffer.
+        let text = serde_json::to_vec(&order)?;
+        let handed: Vec<BorrowedFd<'_>> = handed.iter().map(AsFd::as_fd).collect();
         ours.set_nonblocking(true)?;
+        crate::launch::send_descriptors(&ours, &text, &handed)?;
+        ours.shutdown(std::net::Shutdown::Write)?;
         // The lock travels as descriptor 1: whoever holds that file open holds the lock, and nothing ever lies between
         // the server's holding it and the sidecar's.
         let child = Command::new(&self.lap_binary)
@@ -460,8 +514,14 @@ impl Shared {
         let pid =
             i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process has a number");
         let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-        lock(&self.children).insert(spec.id.clone(), child);
+        lock(&self.children).insert(order.launch.id.clone(), child);
         Ok((process, ours))
+    }
+
+    fn take_spare(&self, limits: &Limits) -> Option<Spare> {
+        let mut spares = lock(&self.spares);
+        let at = spares.iter().position(|spare| spare.fits(limits))?;
+        Some(spares.swap_remove(at))
     }
 
     /// Reports the end of a sidecar once it has happened.

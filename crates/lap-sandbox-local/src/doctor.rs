@@ -35,7 +35,7 @@ pub(crate) fn limits(cgroups: &CgroupPlan, volume: VolumePlan) -> Vec<Check> {
         )
     };
     let disk = match volume {
-        VolumePlan::Image => ok("disk limit", "each sandbox has a file system of its own"),
+        VolumePlan::Image | VolumePlan::Mounted => ok("disk limit", "each sandbox has a file system of its own"),
         VolumePlan::Folders => degraded(
             "disk limit",
             "sandboxes share the server's file system: the limit is measured now and then, not enforced; start LAP as root with loop devices and e2fsprogs",

@@ -4,39 +4,35 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Signal;
 
+use crate::cgroup::SandboxGroups;
 use crate::identity::{self, INSIDE_ID};
 use crate::launch::{self, sentence};
-use crate::root::{self, Piece};
+use crate::root::{self, Wanted};
 use crate::seccomp::Filters;
 use crate::spec::{Attempt, LaunchError, LaunchSpec};
 use crate::{confine, image, net, sys};
 
 /// To the child: its user exists.
 pub(crate) const MAPPED: &[u8] = b"mapped";
-/// From the child: it dies with its parent from now on.
-pub(crate) const ARMED: &[u8] = b"armed";
-/// To the child: the parent was alive after that.
-pub(crate) const HELD: &[u8] = b"held";
 /// From the child, with descriptors: the sockets; then why TCP is not redirected, if it is not.
 pub(crate) const SOCKETS: &[u8] = b"sockets ";
 /// From the child: it has put up what fences it can; then why Landlock is missing, if it is.
 pub(crate) const FENCE: &[u8] = b"fence ";
-/// To the child: its limits hold.
-pub(crate) const GO: &[u8] = b"go";
+/// To the child, with descriptors: the pieces of its root; without any, it takes them itself.
+pub(crate) const PIECES: &[u8] = b"pieces";
 
 /// What the child takes along.
 pub(crate) struct Part<'a> {
     pub(crate) spec: &'a LaunchSpec,
-    pub(crate) volume: &'a Path,
-    /// Taken already by a root sidecar.
-    pub(crate) pieces: Option<Vec<Piece>>,
+    pub(crate) wanted: &'a [Wanted],
+    pub(crate) groups: &'a mut SandboxGroups,
     pub(crate) filters: &'a Filters,
     pub(crate) gate: OwnedFd,
     pub(crate) link: OwnedFd,
@@ -55,26 +51,33 @@ pub(crate) fn become_sandbox(part: Part<'_>) -> ! {
 }
 
 fn transform(part: Part<'_>) -> Result<Infallible, LaunchError> {
-    let Part { spec, volume, pieces, filters, gate, link, output } = part;
+    let Part { spec, wanted, groups, filters, gate, link, output } = part;
     wait_for(&gate, MAPPED)?;
     let (uid, gid) = (identity::uid(INSIDE_ID), identity::gid(INSIDE_ID));
     rustix::thread::set_thread_res_gid(gid, gid, gid).attempt("become the user")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).attempt("become the user")?;
-    // Changing users disarms the signal, so it is armed after; a parent that died before shows at the next gate.
+    // Changing users disarms the signal, so it is armed after. A parent that died before that has closed its end of the gate;
+    // one that dies from now on takes this process along.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).attempt("bind to the sidecar")?;
-    rustix::net::send(&gate, ARMED, SendFlags::NOSIGNAL).attempt("answer the sidecar")?;
-    wait_for(&gate, HELD)?;
+    match rustix::net::recv(&gate, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0, _)) => return Err(io::Error::other("the sidecar is gone")).attempt("go on"),
+        Ok(_) | Err(Errno::AGAIN) => {}
+        Err(error) => return Err(error).attempt("hear from the sidecar"),
+    }
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    root::make_private().attempt("make the mounts private")?;
-    let pieces = match pieces {
-        Some(pieces) => pieces,
-        None => root::gather(spec, volume)?,
-    };
-    root::assemble(pieces, spec.limits.tmp_bytes)?;
+    groups.enter().attempt("enter the control groups")?;
     rustix::system::sethostname(b"sandbox").attempt("name the sandbox")?;
+    root::make_private().attempt("make the mounts private")?;
+    // The sidecar prepares the volume meanwhile.
     hand_out_sockets(&gate)?;
-    wait_for(&gate, GO)?;
+    let pieces = match launch::hear(&gate)? {
+        (message, pieces) if message == PIECES && pieces.len() == wanted.len() => pieces,
+        (message, pieces) if message == PIECES && pieces.is_empty() => root::gather(wanted)?,
+        _ => return Err(io::Error::other("the sidecar is gone")).attempt("go on"),
+    };
+    root::assemble(wanted, &pieces, spec.limits.tmp_bytes)?;
+    drop(pieces);
     rustix::process::chdir("/work").attempt("enter /work")?;
     rustix::stdio::dup2_stdin(&link).attempt("set up descriptor 0")?;
     rustix::stdio::dup2_stdout(&output).attempt("set up descriptor 1")?;

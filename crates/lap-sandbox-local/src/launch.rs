@@ -1,7 +1,7 @@
 //! Makes one sandbox, from the sidecar's side.
 //!
-//! Order matters: what needs the machine's rights (users, volume, groups, pieces of the root) comes before the clone or
-//! beside it; the new process waits at three gates (mapped, armed, ready) so that at no instant a killed sidecar leaves it behind.
+//! What needs the machine's rights (users, groups, volume, pieces of the root) happens here; the new process does the rest at
+//! the same time. They meet at gates, so that at no instant a killed sidecar leaves the new process behind.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -88,7 +88,7 @@ enum Purpose {
 
 fn start(server: &mut UnixStream) -> Result<(Started, Purpose), LaunchError> {
     let lock = rustix::stdio::stdout().try_clone_to_owned().attempt("hold the lock")?;
-    let mut text = Vec::new();
+    let (mut text, mut handed) = receive(&*server).attempt("read what to launch")?;
     server.read_to_end(&mut text).attempt("read what to launch")?;
     let SidecarLaunch { launch: spec, boot_token, link, trial } =
         serde_json::from_slice(&text).map_err(LaunchError::Malformed)?;
@@ -98,7 +98,7 @@ fn start(server: &mut UnixStream) -> Result<(Started, Purpose), LaunchError> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null").attempt("open /dev/null")?;
     rustix::stdio::dup2_stdin(&null).attempt("let go of the server's socket")?;
     rustix::stdio::dup2_stdout(&null).attempt("let go of the lock's first descriptor")?;
-    let launched = launch(&spec)?;
+    let launched = launch(&spec, handed.pop())?;
     let folder = link.parent().unwrap_or(Path::new("/"));
     let link = link.file_name().map(PathBuf::from).unwrap_or_default();
     confine_sidecar(&launched, folder)?;
@@ -118,7 +118,9 @@ pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
 }
 
 /// Makes the sandbox. Only for a process without threads; what fails half-way disappears with the process.
-pub fn launch(spec: &LaunchSpec) -> Result<Launched, LaunchError> {
+///
+/// `volume` is the mounted file system that [`VolumePlan::Mounted`](crate::VolumePlan::Mounted) announces.
+pub fn launch(spec: &LaunchSpec, volume: Option<OwnedFd>) -> Result<Launched, LaunchError> {
     let mut record = Record::open(&spec.sandbox_dir).attempt("write down the sidecar")?;
     record.sidecar().attempt("write down the sidecar")?;
     let identity = Identity::take().attempt("find a user for the sandbox")?;
@@ -127,9 +129,8 @@ pub fn launch(spec: &LaunchSpec) -> Result<Launched, LaunchError> {
         sys::unshare_mounts().and_then(|()| root::make_private()).attempt("make a mount namespace")?;
         rustix::thread::set_thread_groups(&[]).attempt("leave the groups of the server")?;
     }
-    let volume = Volume::attach(spec.volume, &spec.sandbox_dir, spec.limits, &identity)?;
-    let groups = spec.cgroups.create(&spec.id, &spec.limits)?;
-    let pieces = if separate { Some(root::gather(spec, volume.path())?) } else { None };
+    let mut groups = spec.cgroups.create(&spec.id, &spec.limits)?;
+    let wanted = root::wanted(spec, &Volume::path(&spec.sandbox_dir));
     let filters = Filters::sandbox().attempt("compile the system call filter")?;
     let (ours, theirs) = pair(SocketType::SEQPACKET).attempt("make a socket pair")?;
     let (link, link_inside) = pair(SocketType::STREAM).attempt("make a socket pair")?;
@@ -142,8 +143,8 @@ pub fn launch(spec: &LaunchSpec) -> Result<Launched, LaunchError> {
                 drop(ours);
                 inside::become_sandbox(inside::Part {
                     spec,
-                    volume: volume.path(),
-                    pieces,
+                    wanted: &wanted,
+                    groups: &mut groups,
                     filters: &filters,
                     gate: theirs,
                     link: link_inside,
@@ -154,22 +155,24 @@ pub fn launch(spec: &LaunchSpec) -> Result<Launched, LaunchError> {
         }
     };
     let (pid, init) = cloned;
-    drop((theirs, link_inside, output_inside, pieces));
+    drop((theirs, link_inside, output_inside));
     map_users(pid, &identity).attempt("map the sandbox's user")?;
     record.init(pid).attempt("write down the sandbox")?;
     // From now on the kernel's choice, when the machine runs out of memory, is the sandbox; not every host allows it.
     let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "500");
     pass(&ours, inside::MAPPED)?;
-    expect(&ours, inside::ARMED)?;
-    pass(&ours, inside::HELD)?;
-    groups.attach(pid).attempt("move the sandbox into its control groups")?;
+    // While the child enters its groups and sets up its network.
+    let volume = Volume::attach(spec.volume, volume, &spec.sandbox_dir, spec.limits, &identity)?;
+    let pieces = if separate { root::gather(&wanted)? } else { Vec::new() };
     let (without_redirect, tcp, dns) = sockets(&ours)?;
-    pass(&ours, inside::GO)?;
-    let (message, _) = receive(&ours)?;
+    let borrowed: Vec<BorrowedFd<'_>> = pieces.iter().map(AsFd::as_fd).collect();
+    send_descriptors(&ours, inside::PIECES, &borrowed).attempt("hand over the root")?;
+    drop(pieces);
+    let (message, _) = hear(&ours)?;
     let Some(fence) = message.strip_prefix(inside::FENCE) else { return Err(complaint(&message)) };
     let without_fence = String::from_utf8_lossy(fence).into_owned();
     // The gate closes by itself when the program inside starts.
-    match receive(&ours)? {
+    match hear(&ours)? {
         (message, _) if message.is_empty() => {}
         (message, _) => return Err(complaint(&message)),
     }
@@ -250,13 +253,6 @@ fn pass(gate: &OwnedFd, message: &[u8]) -> Result<(), LaunchError> {
     rustix::net::send(gate, message, SendFlags::NOSIGNAL).map(drop).attempt("talk to the new process")
 }
 
-fn expect(gate: &OwnedFd, wanted: &[u8]) -> Result<(), LaunchError> {
-    match receive(gate)? {
-        (message, _) if message == wanted => Ok(()),
-        (message, _) => Err(complaint(&message)),
-    }
-}
-
 fn complaint(message: &[u8]) -> LaunchError {
     if message.is_empty() {
         return LaunchError::Inside("the new process ended without a word".to_owned());
@@ -264,16 +260,20 @@ fn complaint(message: &[u8]) -> LaunchError {
     LaunchError::Inside(String::from_utf8_lossy(message).into_owned())
 }
 
-/// Most descriptors that come at once: a listener per port and DNS.
-const MOST_DESCRIPTORS: usize = 16;
+/// Most descriptors that come at once: the pieces of a root with many tools.
+const MOST_DESCRIPTORS: usize = 128;
 
-fn receive(gate: &OwnedFd) -> Result<(Vec<u8>, Vec<OwnedFd>), LaunchError> {
+/// The next message of a gate, with its descriptors; empty at the end.
+pub(crate) fn hear(gate: &OwnedFd) -> Result<(Vec<u8>, Vec<OwnedFd>), LaunchError> {
+    receive(gate).attempt("hear from the new process")
+}
+
+fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0; 4096];
     let received =
-        rustix::net::recvmsg(gate, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
-            .attempt("hear from the new process")?;
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let descriptors = control
         .drain()
         .filter_map(|message| match message {
@@ -287,22 +287,22 @@ fn receive(gate: &OwnedFd) -> Result<(Vec<u8>, Vec<OwnedFd>), LaunchError> {
 
 /// The sockets made inside, and why there is no redirection, where there is none.
 fn sockets(gate: &OwnedFd) -> Result<(Option<String>, Vec<TcpListener>, UdpSocket), LaunchError> {
-    let (message, mut descriptors) = receive(gate)?;
+    let (message, mut descriptors) = hear(gate)?;
     let Some(without) = message.strip_prefix(inside::SOCKETS) else { return Err(complaint(&message)) };
     let Some(dns) = descriptors.pop() else { return Err(LaunchError::Inside("no sockets came out".to_owned())) };
     let without = (!without.is_empty()).then(|| String::from_utf8_lossy(without).into_owned());
     Ok((without, descriptors.into_iter().map(TcpListener::from).collect(), UdpSocket::from(dns)))
 }
 
-/// Sends `message` with descriptors through the gate.
-pub(crate) fn send_descriptors(gate: &OwnedFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Sends `message` with descriptors.
+pub(crate) fn send_descriptors(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("too many descriptors"));
     }
-    rustix::net::sendmsg(gate, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)?;
+    if sent < message.len() { Err(io::Error::other("the message does not fit into the socket")) } else { Ok(()) }
 }
 
 fn confinement(

@@ -16,11 +16,13 @@ use crate::image;
 use crate::spec::{Attempt, LaunchError, LaunchSpec};
 use crate::sys;
 
-/// A mount on its way to `target`, which is relative to the new root.
+/// Something of the node that belongs into a sandbox.
 #[derive(Debug)]
-pub(crate) struct Piece {
-    tree: OwnedFd,
+pub(crate) struct Wanted {
+    source: PathBuf,
+    /// Relative to the new root.
     target: String,
+    flags: sys::MountFlags,
 }
 
 const READ_ONLY: sys::MountFlags = sys::MountFlags { read_only: true, no_suid: true, no_devices: true, no_exec: false };
@@ -28,33 +30,38 @@ const WRITABLE: sys::MountFlags = sys::MountFlags { read_only: false, no_suid: t
 const DEVICE: sys::MountFlags = sys::MountFlags { read_only: false, no_suid: true, no_devices: false, no_exec: true };
 const SEALED: sys::MountFlags = sys::MountFlags { read_only: true, no_suid: true, no_devices: true, no_exec: true };
 
-/// Takes the pieces of the node that belong into a sandbox, the root first.
-pub(crate) fn gather(spec: &LaunchSpec, volume: &Path) -> Result<Vec<Piece>, LaunchError> {
-    let mut wanted: Vec<(PathBuf, String, sys::MountFlags)> =
-        vec![(spec.host_image_dir.clone(), String::new(), READ_ONLY)];
+/// Everything that belongs into a sandbox, the root first. `volume` is where its disk space will be mounted.
+pub(crate) fn wanted(spec: &LaunchSpec, volume: &Path) -> Vec<Wanted> {
+    let mut all = Vec::new();
+    let mut want = |source: PathBuf, target: String, flags| all.push(Wanted { source, target, flags });
+    want(spec.host_image_dir.clone(), String::new(), READ_ONLY);
     for name in image::system_folders() {
-        wanted.push((Path::new("/").join(&name), name, READ_ONLY));
+        want(Path::new("/").join(&name), name, READ_ONLY);
     }
     for hidden in image::HIDDEN {
         // Configuration of the machine that happens to live below /usr is as private as /etc.
         if Path::new("/").join(hidden).is_dir() {
-            wanted.push((spec.host_image_dir.join(image::EMPTY), (*hidden).to_owned(), READ_ONLY));
+            want(spec.host_image_dir.join(image::EMPTY), (*hidden).to_owned(), READ_ONLY);
         }
     }
     for name in image::DEVICES {
-        wanted.push((Path::new("/dev").join(name), format!("dev/{name}"), DEVICE));
+        want(Path::new("/dev").join(name), format!("dev/{name}"), DEVICE);
     }
-    wanted.push((spec.lap_binary.clone(), image::LAP_BINARY.to_owned(), READ_ONLY));
+    want(spec.lap_binary.clone(), image::LAP_BINARY.to_owned(), READ_ONLY);
     for tool in &spec.tools {
-        wanted.push((tool.source.clone(), format!("{}/{}", image::TOOLS, tool.name), READ_ONLY));
+        want(tool.source.clone(), format!("{}/{}", image::TOOLS, tool.name), READ_ONLY);
     }
-    wanted.push((volume.join("work"), "work".to_owned(), WRITABLE));
-    wanted.push((volume.join("home"), image::HOME.to_owned(), WRITABLE));
+    want(volume.join("work"), "work".to_owned(), WRITABLE);
+    want(volume.join("home"), image::HOME.to_owned(), WRITABLE);
+    all
+}
+
+/// Takes them as detached mounts, in the same order.
+pub(crate) fn gather(wanted: &[Wanted]) -> Result<Vec<OwnedFd>, LaunchError> {
     wanted
-        .into_iter()
-        .map(|(source, target, flags)| {
-            let tree = take(&source, flags).attempt(format!("take {} for the sandbox", source.display()))?;
-            Ok(Piece { tree, target })
+        .iter()
+        .map(|piece| {
+            take(&piece.source, piece.flags).attempt(format!("take {} for the sandbox", piece.source.display()))
         })
         .collect()
 }
@@ -67,15 +74,16 @@ fn take(source: &Path, flags: sys::MountFlags) -> io::Result<OwnedFd> {
 }
 
 /// Puts the root together and moves into it. Runs inside, as the user of the sandbox with every capability there.
-pub(crate) fn assemble(pieces: Vec<Piece>, tmp_bytes: u64) -> Result<(), LaunchError> {
+pub(crate) fn assemble(wanted: &[Wanted], pieces: &[OwnedFd], tmp_bytes: u64) -> Result<(), LaunchError> {
     // Any folder does as the place to build on; nothing of it is kept.
     const BUILD: &str = "/tmp";
-    let mut pieces = pieces.into_iter();
-    let root = pieces.next().expect("gather starts with the root");
-    put(&root.tree, BUILD).attempt("put the image in place")?;
-    rustix::process::chdir(BUILD).attempt("enter the image")?;
-    for piece in pieces {
-        put(&piece.tree, &piece.target).attempt(format!("put /{} in place", piece.target))?;
+    for (number, (Wanted { target, .. }, tree)) in wanted.iter().zip(pieces).enumerate() {
+        if number == 0 {
+            put(tree, BUILD).attempt("put the image in place")?;
+            rustix::process::chdir(BUILD).attempt("enter the image")?;
+        } else {
+            put(tree, target).attempt(format!("put /{target} in place"))?;
+        }
     }
     file_system("proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "")?;
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;

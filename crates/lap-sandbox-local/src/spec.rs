@@ -29,8 +29,10 @@ pub struct LaunchSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumePlan {
-    /// `volume.img`, a file system of its own, attached by loop device.
+    /// `volume.img`, a file system of its own, to be attached by loop device.
     Image,
+    /// The same, mounted ahead by the server and handed over with the description.
+    Mounted,
     /// `work` and `home` in the sandbox's folder; the disk limit is only measured.
     Folders,
 }

@@ -10,11 +10,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lap_sandbox::Limits;
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
-use rustix::mount::MountFlags;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 
 use crate::identity::{self, Identity};
 use crate::spec::{Attempt, LaunchError, VolumePlan};
@@ -52,17 +53,26 @@ impl Usage {
 }
 
 impl Volume {
-    /// Makes `work` and `home` available below [`Volume::path`], owned by the sandbox's user.
+    /// Makes `work` and `home` available below `path`, owned by the sandbox's user.
     pub(crate) fn attach(
         plan: VolumePlan,
+        mounted: Option<OwnedFd>,
         sandbox_dir: &Path,
         limits: Limits,
         identity: &Identity,
     ) -> Result<Self, LaunchError> {
-        let path = sandbox_dir.join("volume");
+        let path = Self::path(sandbox_dir);
         DirBuilder::new().mode(0o700).recursive(true).create(&path).attempt("make the volume's folder")?;
-        if plan == VolumePlan::Image {
-            mount_image(&sandbox_dir.join(IMAGE), &path)?;
+        let tree = match (plan, mounted) {
+            (VolumePlan::Folders, _) => None,
+            (VolumePlan::Mounted, Some(tree)) => Some(tree),
+            (VolumePlan::Image | VolumePlan::Mounted, _) => {
+                Some(mount(&sandbox_dir.join(IMAGE)).attempt("mount the volume")?)
+            }
+        };
+        if let Some(tree) = tree {
+            let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(&tree, "", rustix::fs::CWD, &path, how).attempt("put the volume in place")?;
         }
         let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
             .attempt("open the volume")?;
@@ -86,15 +96,15 @@ impl Volume {
         Ok(Self { root, path, limits, kind: plan })
     }
 
-    /// Where it is mounted, in the sidecar's mount namespace.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Where the volume of a sandbox is mounted, in the sidecar's mount namespace.
+    pub(crate) fn path(sandbox_dir: &Path) -> PathBuf {
+        sandbox_dir.join("volume")
     }
 
     /// How full it is. Cheap for an image; walks the folders otherwise.
     pub fn usage(&self) -> io::Result<Usage> {
         let (bytes, inodes) = match self.kind {
-            VolumePlan::Image => {
+            VolumePlan::Image | VolumePlan::Mounted => {
                 let seen = rustix::fs::fstatvfs(&self.root)?;
                 // What is reserved for the file system itself counts as the sandbox's: the limit is what it was promised.
                 let used = (seen.f_blocks - seen.f_bfree) * seen.f_frsize;
@@ -129,34 +139,69 @@ pub fn measure(folder: &Path) -> (u64, u64) {
     (bytes, entries)
 }
 
-fn mount_image(image: &Path, at: &Path) -> Result<(), LaunchError> {
-    let backing = OpenOptions::new().read(true).write(true).open(image).attempt("open the volume's image")?;
-    let control = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC)
-        .open("/dev/loop-control")
-        .attempt("open /dev/loop-control")?;
+/// Mounts an image where nobody sees it: the mount lives as long as the descriptor, or what is made of it.
+fn mount(image: &Path) -> io::Result<OwnedFd> {
+    let device = attach_loop(image)?;
+    let context = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "source", device.name.as_str())?;
+    // Zeroing inode tables in the background would write to every volume for nothing.
+    rustix::mount::fsconfig_set_flag(&context, "noinit_itable")?;
+    rustix::mount::fsconfig_set_string(&context, "errors", "remount-ro")?;
+    rustix::mount::fsconfig_create(&context)?;
+    let flags =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOATIME;
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
+}
+
+/// An attached loop device; let go of without a mount, it frees itself.
+struct LoopDevice {
+    name: String,
+    _open: File,
+}
+
+fn attach_loop(image: &Path) -> io::Result<LoopDevice> {
+    let read_write = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
+    let backing = read_write(image)?;
+    let control = read_write(Path::new("/dev/loop-control"))?;
     for _ in 0..LOOP_ATTEMPTS {
-        let number = sys::loop_free(&control).attempt("find a free loop device")?;
-        let name = format!("/dev/loop{number}");
-        let device = OpenOptions::new().read(true).write(true).open(&name).attempt("open a loop device")?;
-        match sys::loop_configure(&device, &backing) {
-            Ok(()) => {}
+        let name = format!("/dev/loop{}", sys::loop_free(&control)?);
+        let open = read_write(Path::new(&name))?;
+        match sys::loop_configure(&open, &backing) {
+            Ok(()) => return Ok(LoopDevice { name, _open: open }),
             // Another sandbox took it between the question and now.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => continue,
-            Err(error) => return Err(error).attempt("attach the volume's image"),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+            Err(error) => return Err(error),
         }
-        return rustix::mount::mount(
-            name.as_str(),
-            at,
-            "ext4",
-            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME,
-            c"noinit_itable,errors=remount-ro",
-        )
-        .attempt("mount the volume");
     }
-    Err(io::Error::other("no loop device stays free")).attempt("attach the volume's image")
+    Err(io::Error::other("no loop device stays free"))
+}
+
+/// A volume that is ready before anybody asked, since attaching and mounting take longer than all the rest of a start.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    image: PathBuf,
+    tree: OwnedFd,
+    limits: Limits,
+}
+
+impl Spare {
+    /// Whether a sandbox with these limits can have it.
+    pub(crate) fn fits(&self, limits: &Limits) -> bool {
+        (self.limits.disk_bytes, self.limits.inodes) == (limits.disk_bytes, limits.inodes)
+    }
+
+    /// Moves the image to `to` and returns the mount.
+    pub(crate) fn give(self, to: &Path) -> io::Result<OwnedFd> {
+        std::fs::rename(&self.image, to)?;
+        self.tree.try_clone()
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        // Given away, or worthless: either way nothing of that name is needed.
+        let _ = std::fs::remove_file(&self.image);
+    }
 }
 
 /// Makes volumes' images quickly: `mkfs` runs once per size, a sandbox gets a sparse copy.
@@ -169,7 +214,33 @@ impl Templates {
     /// Keeps templates in `folder`.
     pub fn new(folder: PathBuf) -> io::Result<Self> {
         DirBuilder::new().mode(0o700).recursive(true).create(&folder)?;
+        for entry in std::fs::read_dir(&folder)?.flatten() {
+            // Drafts and spares of a server that was killed.
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with('.')) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
         Ok(Self { folder })
+    }
+
+    /// Makes a volume ahead.
+    pub(crate) fn spare(&self, limits: &Limits) -> io::Result<Spare> {
+        let image = self.draft("spare");
+        self.copy(limits, &image)?;
+        match mount(&image) {
+            Ok(tree) => Ok(Spare { image, tree, limits: *limits }),
+            Err(error) => {
+                let _ = std::fs::remove_file(&image);
+                Err(error)
+            }
+        }
+    }
+
+    /// A new hidden name.
+    fn draft(&self, kind: &str) -> PathBuf {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        self.folder.join(format!(".{kind}-{}-{number}", std::process::id()))
     }
 
     /// Writes an empty volume of these limits to `to`.
@@ -189,9 +260,7 @@ impl Templates {
 
     fn make(&self, limits: &Limits, template: &Path) -> io::Result<()> {
         // Under a name of its own, so that two makers at once do no harm: the last rename wins and both are right.
-        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let draft = self.folder.join(format!(".draft-{}-{number}", std::process::id()));
+        let draft = self.draft("draft");
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.set_len(limits.disk_bytes)?;
         drop(file);
