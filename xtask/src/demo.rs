@@ -109,7 +109,9 @@ async fn demo() -> Result<(), Fault> {
     server.delete_everything().await?;
     server.stop().await?;
     if !pushed && model.scripted {
-        return Err(format!("the branch {BRANCH} was not pushed; branches: {}", repository.branches().join(", ")).into());
+        return Err(
+            format!("the branch {BRANCH} was not pushed; branches: {}", repository.branches().join(", ")).into()
+        );
     }
     println!("\ndone: the agent worked with a stub, the repository took the real token.");
     Ok(())
@@ -136,7 +138,10 @@ async fn main_job(
             ..CreateAgent::default()
         })
         .await?;
-    say(&format!("agent {} ({}), {KEY_VARIABLE} shown as {}", agent.id, agent.harness_id, agent.env_vars[KEY_VARIABLE]));
+    say(&format!(
+        "agent {} ({}), {KEY_VARIABLE} shown as {}",
+        agent.id, agent.harness_id, agent.env_vars[KEY_VARIABLE]
+    ));
     let began = Instant::now();
     let session = client.create_session(&agent.id, &CreateSession::default()).await?;
     let mut marks = Marks::new(began);
@@ -171,7 +176,7 @@ async fn main_job(
     let message = SendMessage { text: Some(TASK.into()), ..SendMessage::default() };
     let mut turn = client.message_stream(&session.id, &message).await?;
     let mut printer = Printer::default();
-    while let Some(entry) = turn.next_entry().await {
+    while let Some(entry) = turn.next().await {
         if let Some(event) = entry?.event {
             printer.print(&event.kind)?;
         }
@@ -184,8 +189,19 @@ async fn main_job(
     let record = client.interceptions(&session.id, Some(200), None).await?;
     for line in record.data.iter().rev() {
         let status = line.status.map_or_else(|| "---".into(), |status| status.to_string());
-        let swapped = if line.credentials.is_empty() { String::new() } else { format!("  swapped {}", line.credentials.join(", ")) };
-        say(&format!("{status} {:7} {:28} {:44} {:>6} ms  {}{swapped}", line.method, line.host, clip(&line.path, 44), line.duration_ms, line.verdict));
+        let swapped = if line.credentials.is_empty() {
+            String::new()
+        } else {
+            format!("  swapped {}", line.credentials.join(", "))
+        };
+        say(&format!(
+            "{status} {:7} {:28} {:44} {:>6} ms  {}{swapped}",
+            line.method,
+            line.host,
+            clip(&line.path, 44),
+            line.duration_ms,
+            line.verdict
+        ));
     }
 
     title("how long it took");
@@ -226,7 +242,8 @@ impl Model {
             base_url: gateway.http_url(),
             key: gateway.key().to_owned(),
             name: "test-model".into(),
-            words: "a scripted gateway plays the model, because LITELLM_API_BASE is not set; everything else is real".into(),
+            words: "a scripted gateway plays the model, because LITELLM_API_BASE is not set; everything else is real"
+                .into(),
             private_allow: String::new(),
             scripted: true,
             _gateway: Some(gateway),
@@ -247,7 +264,9 @@ fn the_work() -> Vec<Step> {
             "cd /work/repo && git checkout -q -b {BRANCH} && git commit -qam 'Treat the discount as a percentage' && git push -q origin {BRANCH} && git log --oneline -2"
         )),
         Step::shell(format!("echo \"the token I have: ${KEY_VARIABLE}\"")),
-        Step::say(format!("Fixed: the discount is a percentage now, the tests pass, and the branch `{BRANCH}` is pushed.")),
+        Step::say(format!(
+            "Fixed: the discount is a percentage now, the tests pass, and the branch `{BRANCH}` is pushed."
+        )),
     ]
 }
 
@@ -313,7 +332,11 @@ impl Printer {
                     return Ok(());
                 }
                 self.end_text();
-                println!("  [{}] {}", call.tool, call.title.clone().unwrap_or_else(|| clip(&call.input.to_string(), 100)));
+                println!(
+                    "  [{}] {}",
+                    call.tool,
+                    call.title.clone().unwrap_or_else(|| clip(&call.input.to_string(), 100))
+                );
                 for line in call.output.iter().flat_map(|output| output.lines()).take(12) {
                     println!("      {}", clip(line, 110));
                 }
@@ -347,7 +370,9 @@ fn next_things(server: &LapServer, binary: &Path, session: &Session, data_dir: &
     say(&format!("{lap} pricing                        # attach to the session and talk to it"));
     say(&format!("{lap} send {id} '[[bash:ls -la]]'    # the scripted model runs what stands in [[bash:…]]"));
     say(&format!("{lap} logs {id}"));
-    say(&format!("curl -s -H \"Authorization: Bearer $LAP_API_KEY\" {url}/api/v1/managed_agents/sessions/{id}/interceptions"));
+    say(&format!(
+        "curl -s -H \"Authorization: Bearer $LAP_API_KEY\" {url}/api/v1/managed_agents/sessions/{id}/interceptions"
+    ));
     say("Ctrl-C here ends the demo.");
 }
 

@@ -56,7 +56,7 @@ async fn the_log_goes_on_across_a_server_that_is_killed() {
         .message_stream(&session.id, &say("mkfifo /tmp/go; echo begun; read -r go < /tmp/go"))
         .await
         .expect("sent");
-    while let Some(entry) = turn.next_entry().await {
+    while let Some(entry) = turn.next().await {
         if entry.expect("goes on").raw.contains("begun") {
             break;
         }

@@ -17,7 +17,7 @@ async fn a_turn_goes_on_while_the_server_is_dead() {
         .message_stream(&session.id, &say("mkfifo /tmp/go; echo begun; read -r go < /tmp/go"))
         .await
         .expect("sent");
-    while let Some(entry) = turn.next_entry().await {
+    while let Some(entry) = turn.next().await {
         if entry.expect("goes on").raw.contains("begun") {
             break;
         }

@@ -59,14 +59,16 @@ impl World {
         let data_dir = folder.path().join("data");
         std::fs::create_dir_all(&data_dir).expect("mine");
         let ca_file = ca.write(folder.path()).expect("mine");
-        let (gateway, git, echo) = (Gateway::start(&ca).await, GitServer::start(&ca).await, Echo::start(&ca).await);
+        let (gateway, git, echo) =
+            (Gateway::start(&ca).await, GitServer::start(&ca).await, Echo::start(&ca, &[]).await);
         if needs == Needs::Opencode {
-            lap_test::harness::link_into(&data_dir).await;
+            lap_test::harness::give_opencode(&data_dir).await;
         }
         let mut env = vec![
             ("LITELLM_API_BASE", gateway.http_url()),
             ("LITELLM_API_KEY", gateway.key().to_owned()),
             ("LAP_TEST_HARNESSES", "true".into()),
+            ("LAP_SANDBOX_DISK", "256MiB".into()),
             ("LAP_VAULT_EXTRA_CA", ca_file.display().to_string()),
             ("LAP_VAULT_RESOLVE", format!("{GIT_HOST}=127.0.0.1,{ECHO_HOST}=127.0.0.1")),
             (
