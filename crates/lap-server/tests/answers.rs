@@ -53,6 +53,7 @@ async fn an_agent_from_first_to_last() {
 
     let list = server.call("GET /api/v1/managed_agents/agents?limit=1", None).await.json();
     assert_eq!((&list["total"], &list["limit"], &list["offset"]), (&json!(1), &json!(1), &json!(0)));
+    assert_eq!(server.call("GET /api/v1/stats", None).await.headers["cache-control"], "no-store");
     let row = &list["data"][0];
     assert_eq!((&row["session_count"], &row["has_active_session"]), (&json!(0), &json!(false)));
     assert_eq!((row["sandbox_files"][0].get("content"), &row["sandbox_files"][0]["size"]), (None, &json!(2)));

@@ -91,7 +91,7 @@ fn no_body_is_answered_with_a_fault_of_the_server() {
         format!("POST /api/v1/managed_agents/sessions/{session}/message"),
         format!("POST /api/v1/managed_agents/sessions/{session}/message_stream"),
     ];
-    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(line in prop::sample::select(lines), body in any_body())| {
         let answer = runtime.block_on(server.send(server.request(&line, Some(&body))));
         prop_assert!(answer.status.as_u16() < 500, "{line} {body}: {}", answer.text());
