@@ -33,22 +33,20 @@ pub(crate) fn trust(layout: &Layout, ca_pem: &str) -> std::io::Result<()> {
     std::fs::rename(new, layout.ca_bundle())
 }
 
-/// Everything up to the harness.
-pub(crate) async fn prepare(
-    layout: &Layout,
-    env: &Environment,
-    boot: &GuestBoot,
-    out: &Outbox,
-) -> Result<(), Failure> {
+/// Makes the folders and writes every file but those inside the working tree, which must be empty for the clone.
+pub(crate) async fn files(layout: &Layout, boot: &GuestBoot, out: &Outbox) -> Result<(), Failure> {
     out.phase("injecting_files", None).await;
-    let folders = [layout.run(), layout.home(), layout.repo()];
-    for folder in folders {
+    for folder in [layout.run(), layout.home(), layout.repo()] {
         std::fs::create_dir_all(&folder)
             .map_err(|error| Failure::new("sandbox_file", format!("could not make {}: {error}", folder.display())))?;
     }
     std::fs::write(layout.gitconfig(), git::configuration(layout, &boot.git_author))
         .map_err(|error| Failure::new("sandbox_file", format!("could not write git's configuration: {error}")))?;
-    inject(layout, boot, false)?;
+    inject(layout, boot, false)
+}
+
+/// The working tree: the clone, the files that go into it, and the requirements.
+pub(crate) async fn tree(layout: &Layout, env: &Environment, boot: &GuestBoot, out: &Outbox) -> Result<(), Failure> {
     out.phase("cloning_repo", git::detail(boot)).await;
     clone(layout, env, boot, out).await?;
     inject(layout, boot, true)?;
@@ -103,7 +101,8 @@ fn inject(layout: &Layout, boot: &GuestBoot, in_repo: bool) -> Result<(), Failur
 async fn install(layout: &Layout, env: &Environment, requirements: &str, out: &Outbox) -> Result<(), Failure> {
     let failed = |what: String| Failure::new("requirements_failed", what);
     let list = layout.run().join("requirements.txt");
-    std::fs::write(&list, requirements).map_err(|error| failed(format!("could not write the requirements: {error}")))?;
+    std::fs::write(&list, requirements)
+        .map_err(|error| failed(format!("could not write the requirements: {error}")))?;
     let venv = layout.venv();
     let python = venv.join("bin/python");
     if !python.exists() {

@@ -66,7 +66,8 @@ impl Target {
             let why = match error {
                 Errno::LOOP | Errno::NOTDIR => "a symbolic link or a file is in its way".to_owned(),
                 Errno::ROFS | Errno::ACCESS | Errno::PERM => {
-                    "this folder is read-only in a sandbox; `/work`, the home folder and `/tmp` can be written".to_owned()
+                    "this folder is read-only in a sandbox; `/work`, the home folder and `/tmp` can be written"
+                        .to_owned()
                 }
                 Errno::NOSPC | Errno::DQUOT => "the sandbox's disk is full".to_owned(),
                 other => other.to_string(),

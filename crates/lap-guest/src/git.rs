@@ -5,11 +5,11 @@
 
 use lap_api::link::{GuestBoot, Repo, Report};
 
+use crate::Failure;
 use crate::child::{self, ending};
 use crate::environment::Environment;
 use crate::layout::Layout;
 use crate::outbox::Outbox;
-use crate::Failure;
 
 /// Holds the platform's token, and only in the environment of the clone.
 const CLONE_TOKEN: &str = "LAP_CLONE_TOKEN";
@@ -68,12 +68,7 @@ pub(crate) fn credential(operation: &str, question: &str, variable: impl Fn(&str
 }
 
 /// Clones into the working tree, or finds the tree of an earlier sandbox of this session there.
-pub(crate) async fn clone(
-    layout: &Layout,
-    env: &Environment,
-    repo: &Repo,
-    out: &Outbox,
-) -> Result<Cloned, Failure> {
+pub(crate) async fn clone(layout: &Layout, env: &Environment, repo: &Repo, out: &Outbox) -> Result<Cloned, Failure> {
     let mut git = Git { layout, env: quiet(env), repo, out };
     if layout.repo().join(".git").exists() {
         return Ok(git.head().await);
@@ -237,7 +232,10 @@ fn explain(url: &str, said: &str, blocked: Option<&str>, with_token: bool) -> Fa
         };
         ("repo_blocked", format!("{url} could not be cloned: {why}"))
     } else if has("Authentication failed") || has("returned error: 401") || has("returned error: 403") {
-        ("repo_auth", format!("`{host}` refused the token for {url}; check that it is valid and may read the repository"))
+        (
+            "repo_auth",
+            format!("`{host}` refused the token for {url}; check that it is valid and may read the repository"),
+        )
     } else if has("could not read Username") || has("could not read Password") {
         let why = "it does not exist, or it is private and needs a token (GITHUB_TOKEN)";
         ("repo_auth", format!("{url} could not be cloned: {why}"))

@@ -35,13 +35,35 @@ pub(crate) enum Order {
     Permission { request_id: String, decision: String },
 }
 
-/// Starts the harness and serves until the orders end. An error means that it never came up.
-pub(crate) async fn serve(setting: Arc<Setting>, orders: mpsc::Receiver<Order>, out: Outbox) -> Result<(), Failure> {
-    let orders = Orders { from: orders, waiting: VecDeque::new(), out: out.clone() };
+/// A harness on its way up.
+pub(crate) enum Harness {
+    Opencode(opencode::Starting),
+    Shell,
+}
+
+/// Starts the harness's program, if it has one. It may take its time over that while the repository is cloned: no
+/// adapter talks to it, and none of them looks at the working tree, before [`Harness::serve`].
+pub(crate) fn start(setting: &Setting, out: &Outbox) -> Result<Harness, Failure> {
     match setting.boot.harness.adapter.as_str() {
-        "opencode-serve" => opencode::serve(setting, orders, out).await,
-        "shell" => shell::serve(setting, orders, out).await,
+        "opencode-serve" => opencode::Starting::spawn(setting, out).map(Harness::Opencode),
+        "shell" => Ok(Harness::Shell),
         other => Err(Failure::new("harness_unknown", format!("this guest has no adapter `{other}`"))),
+    }
+}
+
+impl Harness {
+    /// Serves until the orders end. An error means that the harness never came up.
+    pub(crate) async fn serve(
+        self,
+        setting: Arc<Setting>,
+        orders: mpsc::Receiver<Order>,
+        out: Outbox,
+    ) -> Result<(), Failure> {
+        let orders = Orders { from: orders, waiting: VecDeque::new(), out: out.clone() };
+        match self {
+            Self::Opencode(starting) => opencode::serve(starting, setting, orders, out).await,
+            Self::Shell => shell::serve(setting, orders, out).await,
+        }
     }
 }
 

@@ -111,8 +111,10 @@ async fn bring_up(layout: Layout, boot: GuestBoot, inbox: mpsc::Receiver<Order>,
     let env = crate::environment::environment(&layout, &boot);
     let setting = Arc::new(Setting { layout, env, boot });
     let done = async {
-        boot::prepare(&setting.layout, &setting.env, &setting.boot, &out).await?;
-        harness::serve(Arc::clone(&setting), inbox, out.clone()).await
+        boot::files(&setting.layout, &setting.boot, &out).await?;
+        let harness = harness::start(&setting, &out)?;
+        boot::tree(&setting.layout, &setting.env, &setting.boot, &out).await?;
+        harness.serve(Arc::clone(&setting), inbox, out.clone()).await
     };
     if let Err(failure) = done.await {
         out.report(Report::BootFailed { code: failure.code.to_owned(), reason: failure.reason }).await;

@@ -105,7 +105,8 @@ async fn a_private_repository_is_cloned_and_nothing_of_the_token_stays() {
     assert_eq!(git(&tree, &["remote", "get-url", "origin"]), url);
     let found = std::process::Command::new("grep").args(["-r", &token]).arg(guest.root()).output().expect("grep");
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
-    let env = answer(&guest.run("t1", "env; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c LAP_CLONE").await);
+    let env =
+        answer(&guest.run("t1", "env; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c LAP_CLONE").await);
     assert!(!env.contains(&token) && !env.contains("LAP_CLONE_TOKEN="), "{env}");
     guest.close().await;
 }

@@ -15,6 +15,8 @@ use std::time::Duration;
 use lap_api::link::{Report, Turn};
 use serde_json::json;
 
+use self::http::Api;
+pub(crate) use self::server::Starting;
 use self::server::{News, Server};
 use self::turn::{Outcome, Progress};
 use super::{ABORTED, HARNESS_FAILED, Interruption, Orders, Setting, failed};
@@ -30,12 +32,19 @@ const RESTART_PAUSE: Duration = Duration::from_millis(200);
 /// After an abort opencode ends the turn within milliseconds; when it does not, it is ended itself.
 const ABORT_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Starts opencode and serves turns.
-pub(super) async fn serve(setting: Arc<Setting>, mut orders: Orders, out: Outbox) -> Result<(), Failure> {
+/// Waits for opencode and serves turns.
+pub(super) async fn serve(
+    starting: Starting,
+    setting: Arc<Setting>,
+    mut orders: Orders,
+    out: Outbox,
+) -> Result<(), Failure> {
     out.phase("waiting_harness", None).await;
-    let mut server = Server::start(&setting, &out).await?;
+    let listening = starting.listening().await?;
     out.phase("harness_listening", None).await;
-    let session = open_session(&mut server, &setting, &out).await?;
+    // opencode reads the working tree's own configuration with the first request, and never again.
+    let api = listening.api.clone();
+    let (mut server, session) = tokio::try_join!(listening.connect(), open_session(&api, &setting, &out))?;
     out.phase("harness_ready", None).await;
     out.report(Report::Ready { harness_session_id: Some(session.clone()) }).await;
     server.warm_up();
@@ -54,17 +63,18 @@ pub(super) async fn serve(setting: Arc<Setting>, mut orders: Orders, out: Outbox
 }
 
 /// Opens the conversation of an earlier sandbox again, or a new one.
-async fn open_session(server: &mut Server, setting: &Setting, out: &Outbox) -> Result<String, Failure> {
+async fn open_session(api: &Api, setting: &Setting, out: &Outbox) -> Result<String, Failure> {
     if let Some(id) = &setting.boot.resume {
-        match server.api.get(&format!("/session/{id}")).await {
+        match api.get(&format!("/session/{id}")).await {
             Ok(_) => return Ok(id.clone()),
             Err(error) => out.line("guest", &format!("the conversation {id} could not be resumed: {error}")),
         }
     }
     // With a title of its own opencode does not ask the model for one.
     let title = json!({ "title": format!("LAP session {}", setting.boot.session_id) });
-    let answer = server.api.post("/session", &title).await;
-    let answer = answer.map_err(|error| Failure::new("harness_failed", format!("opencode opened no session: {error}")))?;
+    let answer = api.post("/session", &title).await;
+    let answer =
+        answer.map_err(|error| Failure::new("harness_failed", format!("opencode opened no session: {error}")))?;
     match answer.get("id").and_then(|id| id.as_str()) {
         Some(id) => Ok(id.to_owned()),
         None => Err(Failure::new("harness_failed", "opencode answered without a session id")),
@@ -227,12 +237,13 @@ impl Running<'_> {
             }
             Interruption::Permission { request_id, decision } => {
                 let reply = match decision.as_str() {
-                    "allow" => "once",
-                    "allow_always" => "always",
-                    _ => "reject",
+                    "allow" => json!({ "reply": "once" }),
+                    "allow_always" => json!({ "reply": "always" }),
+                    // With words of its own the refusal is an answer for the model, which goes on; without, the turn ends.
+                    _ => json!({ "reply": "reject", "message": "The user does not allow this." }),
                 };
                 let path = format!("/permission/{request_id}/reply");
-                if let Err(error) = server.api.post(&path, &json!({ "reply": reply })).await {
+                if let Err(error) = server.api.post(&path, &reply).await {
                     self.out.line("guest", &format!("opencode did not take the answer to {request_id}: {error}"));
                 }
             }

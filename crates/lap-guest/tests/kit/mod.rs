@@ -150,7 +150,10 @@ impl Guest {
     /// Closes the link and waits until the guest has ended; gives its files back.
     pub async fn close(mut self) -> tempfile::TempDir {
         self.writer = None;
-        tokio::time::timeout(DEADLINE, &mut self.task).await.expect("it ends with its link").expect("it does not panic");
+        tokio::time::timeout(DEADLINE, &mut self.task)
+            .await
+            .expect("it ends with its link")
+            .expect("it does not panic");
         self.root
     }
 }

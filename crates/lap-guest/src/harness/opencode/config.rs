@@ -47,7 +47,11 @@ pub(super) fn config(boot: &GuestBoot) -> Value {
 /// Anthropic's own carries thinking and prompt caching, which the other one would lose on the way.
 fn npm(model: &str) -> &'static str {
     let model = model.to_ascii_lowercase();
-    if model.contains("claude") || model.starts_with("anthropic/") { "@ai-sdk/anthropic" } else { "@ai-sdk/openai-compatible" }
+    if model.contains("claude") || model.starts_with("anthropic/") {
+        "@ai-sdk/anthropic"
+    } else {
+        "@ai-sdk/openai-compatible"
+    }
 }
 
 /// Requests that make opencode load its plugins, providers and tools.

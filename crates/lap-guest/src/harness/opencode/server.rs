@@ -49,7 +49,7 @@ pub(super) enum News {
 impl Server {
     /// Starts opencode and returns when it answers and its events flow.
     pub(super) async fn start(setting: &Setting, out: &Outbox) -> Result<Self, Failure> {
-        Starting::spawn(setting, out)?.listening().await
+        Starting::spawn(setting, out)?.listening().await?.connect().await
     }
 
     /// The next event, or the end. Safe to drop between polls.
@@ -91,7 +91,7 @@ impl Server {
 }
 
 /// A started process that does not answer yet.
-pub(super) struct Starting {
+pub(crate) struct Starting {
     group: Group,
     password: String,
     address: oneshot::Receiver<SocketAddr>,
@@ -101,7 +101,7 @@ pub(super) struct Starting {
 
 impl Starting {
     /// Starts the process.
-    pub(super) fn spawn(setting: &Setting, out: &Outbox) -> Result<Self, Failure> {
+    pub(crate) fn spawn(setting: &Setting, out: &Outbox) -> Result<Self, Failure> {
         let failed = |why: String| Failure::new("harness_failed", format!("opencode could not be started: {why}"));
         let launch = &setting.boot.harness;
         let (program, arguments) =
@@ -122,8 +122,8 @@ impl Starting {
         Ok(Self { group, password, address, last, tasks })
     }
 
-    /// Waits until it answers and its events flow.
-    pub(super) async fn listening(self) -> Result<Server, Failure> {
+    /// Waits until it answers.
+    pub(super) async fn listening(self) -> Result<Listening, Failure> {
         let Self { mut group, password, address, last, mut tasks } = self;
         let failed = |why: String| Failure::new("harness_failed", format!("opencode did not start: {why}"));
         let silent = || failed(format!("it was silent for {} s", START_DEADLINE.as_secs()));
@@ -142,8 +142,25 @@ impl Starting {
                 None => format!("it {how}"),
             }));
         };
-        let api = Api::new(address, &password);
-        let stream = api.events().await.map_err(|error| failed(format!("its events cannot be read: {error}")))?;
+        Ok(Listening { api: Api::new(address, &password), group, last, tasks })
+    }
+}
+
+/// A process that would answer, and was not asked yet.
+pub(super) struct Listening {
+    pub(super) api: Api,
+    group: Group,
+    last: Arc<Mutex<LastLines>>,
+    tasks: JoinSet<()>,
+}
+
+impl Listening {
+    /// Makes its events flow.
+    pub(super) async fn connect(self) -> Result<Server, Failure> {
+        let Self { api, group, last, mut tasks } = self;
+        let stream = api.events().await.map_err(|error| {
+            Failure::new("harness_failed", format!("opencode started, but its events cannot be read: {error}"))
+        })?;
         let (to, events) = mpsc::channel(EVENTS);
         tasks.spawn(follow(stream, to));
         Ok(Server { api, group, events, last, tasks })

@@ -61,8 +61,9 @@ struct Answer {
     id: String,
     created_ms: i64,
     completed: bool,
-    /// Why opencode stopped generating; absent when it was stopped.
+    /// The model came to its end; false when it was stopped.
     finished: bool,
+    error: Option<String>,
     parts: Vec<Block>,
 }
 
@@ -119,8 +120,8 @@ impl Progress {
             Event::Part(part) => self.part(*part, now, &mut step),
             Event::Delta(delta) => self.delta(delta, &mut step),
             Event::Status(status) => self.status(status, &mut step),
-            Event::Error(SessionError { session_id, error: Some(problem) })
-                if session_id.as_ref().is_none_or(|id| *id == self.session_id) && self.known =>
+            Event::Error(SessionError { session_id: Some(id), error: Some(problem) })
+                if id == self.session_id && self.known =>
             {
                 self.problem.get_or_insert_with(|| sentence(&problem, &self.model));
             }
@@ -174,6 +175,7 @@ impl Progress {
                 created_ms: info.time.created as i64,
                 completed: false,
                 finished: false,
+                error: None,
                 parts: Vec::new(),
             });
             self.answers.len() - 1
@@ -183,9 +185,7 @@ impl Progress {
             self.answers[at].completed = true;
             let error = info.error.as_ref().map(|problem| sentence(problem, &self.model));
             let error = if self.aborted && !self.answers[at].finished { Some(ABORTED.to_owned()) } else { error };
-            if let Some(error) = &error {
-                self.problem.get_or_insert_with(|| error.clone());
-            }
+            self.answers[at].error.clone_from(&error);
             step.reports.extend(self.completed(at, error));
         }
     }
@@ -290,25 +290,29 @@ impl Progress {
     }
 
     fn idle(&self) -> Option<Outcome> {
-        let open = self.answers.iter().any(|answer| !answer.completed);
-        let something = self.began || self.aborted || self.problem.is_some();
-        if !self.known || open || !something {
+        let aborted = || Some(Outcome::Failed { code: ABORTED, error: "the turn was aborted".to_owned() });
+        let failed = |error: &String| Some(Outcome::Failed { code: HARNESS_FAILED, error: error.clone() });
+        if !self.known || self.answers.iter().any(|answer| !answer.completed) {
             return None;
         }
-        let last = self.answers.last();
-        if self.aborted && last.is_none_or(|answer| !answer.finished) {
-            return Some(Outcome::Failed { code: ABORTED, error: "the turn was aborted".to_owned() });
-        }
-        match (&self.problem, self.answers.len().checked_sub(1)) {
-            (Some(error), _) if error == ABORTED => {
-                Some(Outcome::Failed { code: ABORTED, error: "the turn was aborted".to_owned() })
+        let Some(at) = self.answers.len().checked_sub(1) else {
+            return match &self.problem {
+                // An abort that came before the work is answered with an idle, and then the work begins.
+                _ if self.aborted && self.began => aborted(),
+                Some(error) if !self.aborted => failed(error),
+                _ => None,
+            };
+        };
+        let last = &self.answers[at];
+        match (&last.error, &self.problem) {
+            (Some(error), _) if error == ABORTED => aborted(),
+            (Some(error), _) => failed(error),
+            (None, _) if last.finished => {
+                Some(Outcome::Completed { message: self.show(at, None), usage: self.usage() })
             }
-            (Some(error), _) => Some(Outcome::Failed { code: HARNESS_FAILED, error: error.clone() }),
-            (None, None) => {
-                let error = "opencode ended the turn without an answer".to_owned();
-                Some(Outcome::Failed { code: HARNESS_FAILED, error })
-            }
-            (None, Some(at)) => Some(Outcome::Completed { message: self.show(at, None), usage: self.usage() }),
+            (None, Some(error)) => failed(error),
+            (None, None) if self.aborted => aborted(),
+            (None, None) => failed(&"opencode ended the turn without an answer".to_owned()),
         }
     }
 
