@@ -69,7 +69,9 @@ async fn take(vault: &Arc<Vault>, stream: TcpStream) {
 fn meant_for(stream: &TcpStream) -> io::Result<SocketAddr> {
     let local = stream.local_addr()?;
     let socket = SockRef::from(stream);
-    let original = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    // A dual-stack listener has IPv4 peers as mapped addresses, and only the IPv4 call knows their destination.
+    let is_v4 = local.ip().to_canonical().is_ipv4();
+    let original = if is_v4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
     let meant = original.ok().and_then(|addr| addr.as_socket()).unwrap_or(local);
     Ok(SocketAddr::new(meant.ip().to_canonical(), meant.port()))
 }
