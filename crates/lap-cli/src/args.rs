@@ -30,7 +30,27 @@ pub struct Cli {
     pub options: ClientOptions,
     /// What to do.
     #[command(subcommand)]
-    pub command: Option<ClientCommand>,
+    pub command: Option<CliCommand>,
+}
+
+/// How a program catches `lap AGENT` beside the commands.
+#[derive(Debug, Subcommand)]
+pub enum CliCommand {
+    /// One of the commands.
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Words that begin with none.
+    #[command(external_subcommand)]
+    Agent(Vec<OsString>),
+}
+
+impl From<CliCommand> for ClientCommand {
+    fn from(command: CliCommand) -> Self {
+        match command {
+            CliCommand::Client(command) => command,
+            CliCommand::Agent(words) => ClientCommand::Shorthand(words),
+        }
+    }
 }
 
 /// Options of every client command.
@@ -84,9 +104,10 @@ pub enum ClientCommand {
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(CompletionsArgs),
-    /// `lap <agent> [options of lap open]`
-    #[command(external_subcommand)]
-    Other(Vec<OsString>),
+    /// `lap AGENT [options of lap open]`: words that begin with no command. The embedding parser catches them with its own
+    /// `external_subcommand`, since one in a flattened enum would swallow the parser's own commands too.
+    #[command(skip)]
+    Shorthand(Vec<OsString>),
 }
 
 const OPEN_HELP: &str = "\

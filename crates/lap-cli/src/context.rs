@@ -7,6 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use lap_client::ApiKey;
 
+/// Gives a variable's value by its name.
+pub type Lookup = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// The environment variables and paths that matter, read by the binary.
 #[derive(Clone)]
 pub struct Environment {
@@ -23,7 +26,7 @@ pub struct Environment {
     /// Master key of a server on this machine, used where nothing else gives a key.
     pub local_key_file: Option<PathBuf>,
     /// Any variable's value, for `-e KEY`.
-    pub variable: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub variable: Lookup,
 }
 
 impl Environment {

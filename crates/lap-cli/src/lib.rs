@@ -4,7 +4,8 @@
 //! gives an [`Environment`]), starts no server and knows no engine. Data goes to standard output, talk to standard error;
 //! every error ends with what to do next, and the exit code tells scripts what kind it was (see [`Exit`]).
 //!
-//! The `lap` binary flattens [`ClientOptions`] and [`ClientCommand`] into its own parser and hands them to [`run`].
+//! The `lap` binary flattens [`ClientOptions`] and [`ClientCommand`] into its own parser, catches `lap AGENT` as [`CliCommand`]
+//! does, and hands them to [`run`].
 
 mod args;
 mod bring_up;
@@ -19,8 +20,8 @@ mod text;
 mod transcript;
 mod variables;
 
-pub use args::{AFTER_HELP, Cli, ClientCommand, ClientOptions};
-pub use context::{Context, Environment, Io};
+pub use args::{AFTER_HELP, Cli, CliCommand, ClientCommand, ClientOptions};
+pub use context::{Context, Environment, Io, Lookup};
 pub use failure::Exit;
 pub use transcript::Transcript;
 

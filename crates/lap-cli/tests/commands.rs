@@ -5,6 +5,7 @@
 #[path = "../../lap-client/tests/support/mod.rs"]
 mod support;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -62,7 +63,7 @@ impl Place {
         };
         let now = "2026-01-01T02:00:00Z".parse().unwrap();
         let context = Context { environment: self.environment.clone(), io, now, program: Cli::command };
-        let exit = lap_cli::execute(cli.command, cli.options, context).await;
+        let exit = lap_cli::execute(cli.command.map(Into::into), cli.options, context).await;
         (exit, self.neutral(out.text()), self.neutral(err.text()))
     }
 
@@ -145,53 +146,96 @@ async fn login_checks_and_keeps_a_key_in_a_private_file() {
     place.forget_environment();
     let url = place.mock.url.clone();
     place
-        .check_with(&format!("login --server {url} --key-stdin"), "wrong\n", expect![[r#"
+        .check_with(
+            &format!("login --server {url} --key-stdin"),
+            "wrong\n",
+            expect![[r#"
             exit 4
             err| error: http://SERVER does not know this key
             err| Nothing was stored. A server prints its master key when it first starts.
-        "#]])
+        "#]],
+        )
         .await;
     place
-        .check_with(&format!("login --server {url} --key-stdin"), &format!("{KEY}\n"), expect![[r#"
+        .check_with(
+            &format!("login --server {url} --key-stdin"),
+            &format!("{KEY}\n"),
+            expect![[r#"
             exit 0
             err| Logged in to http://SERVER. The key is kept in HOME/.lap/config.json (profile default).
-        "#]])
+        "#]],
+        )
         .await;
     let path = place.home.path().join(".lap/config.json");
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-    place.check("config", expect![[r#"
+    place
+        .check(
+            "config",
+            expect![[r#"
         exit 0
         out| server   http://SERVER (from profile default)
         out| key      set (from profile default)
         out| profile * default  http://SERVER
-    "#]]).await;
-    place.check("agents", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agents",
+            expect![[r#"
         exit 0
         err| There are no agents yet. `lap agent create NAME --model MODEL` makes one.
-    "#]]).await;
-    place.check("config path", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "config path",
+            expect![[r#"
         exit 0
         out| HOME/.lap/config.json
-    "#]]).await;
-    place.check("config use other", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "config use other",
+            expect![[r#"
         exit 3
         err| error: there is no profile `other`
         err| `lap login --profile other --server URL` makes it.
-    "#]]).await;
-    place.check("--profile other agents", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "--profile other agents",
+            expect![[r#"
         exit 3
         err| error: there is no profile `other` (there are: default)
         err| `lap login --profile other --server URL` makes it.
-    "#]]).await;
-    place.check("logout", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "logout",
+            expect![[r#"
         exit 0
         err| Forgot the key of profile default. The key itself is still valid on its server.
-    "#]]).await;
-    place.check("agents", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agents",
+            expect![[r#"
         exit 4
         err| error: there is no key for http://SERVER
         err| `lap login` stores one; LAP_API_KEY gives one for a single command.
-    "#]]).await;
+    "#]],
+        )
+        .await;
     let (_, out, _) = place.run("config --json", "").await;
     assert!(!out.contains(KEY));
 }
@@ -215,32 +259,52 @@ async fn the_key_of_a_server_on_this_machine_is_found() {
     let path = place.home.path().join("master.key");
     std::fs::write(&path, format!("{KEY}\n")).unwrap();
     place.environment.local_key_file = Some(path);
-    place.check("agents", expect![[r#"
+    place
+        .check(
+            "agents",
+            expect![[r#"
         exit 0
         err| Using the key of the server on this machine (HOME/master.key).
         err| There are no agents yet. `lap agent create NAME --model MODEL` makes one.
-    "#]]).await;
+    "#]],
+        )
+        .await;
     // Not for servers elsewhere, whatever they are called.
     place.environment.server = Some("http://192.0.2.1:1".to_owned());
-    place.check("agents", expect![[r#"
+    place
+        .check(
+            "agents",
+            expect![[r#"
         exit 4
         err| error: there is no key for http://192.0.2.1:1
         err| `lap login` stores one; LAP_API_KEY gives one for a single command.
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn agents_are_created_shown_edited_and_deleted() {
     let place = Place::new().await;
-    place.check("agents", expect![[r#"
+    place
+        .check(
+            "agents",
+            expect![[r#"
         exit 0
         err| There are no agents yet. `lap agent create NAME --model MODEL` makes one.
-    "#]]).await;
-    place.check("agent create backend", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agent create backend",
+            expect![[r#"
         exit 2
         err| error: an agent needs a model
         err| Add --model, as the gateway names it: --model anthropic/claude-opus-4-7
-    "#]]).await;
+    "#]],
+        )
+        .await;
     place
         .check(
             "agent create backend -m m/1 -r https://git.test/a -e GITHUB_TOKEN --env-hosts GITHUB_TOKEN=git.test,api.git.test --allow-out *.test",
@@ -253,12 +317,20 @@ async fn agents_are_created_shown_edited_and_deleted() {
         .await;
     let sent = place.mock.with(|data| data.bodies.last().unwrap().1.clone());
     assert_eq!(sent["env_vars"], json!({ "GITHUB_TOKEN": "ghp_real" }));
-    place.check("agents", expect![[r#"
+    place
+        .check(
+            "agents",
+            expect![[r#"
         exit 0
         out| NAME     HARNESS   MODEL  REPOSITORY          SESSIONS  ID
         out| backend  opencode  m/1    https://git.test/a  -         00000000-0000-7000-8000-000000000001
-    "#]]).await;
-    place.check("agent show BACKEND", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agent show BACKEND",
+            expect![[r#"
         exit 0
         out| name             backend
         out| id               00000000-0000-7000-8000-000000000001
@@ -271,52 +343,94 @@ async fn agents_are_created_shown_edited_and_deleted() {
         out| allow out        *.test
         out| created          2026-01-01T00:00:00.000Z
         out| updated          2026-01-01T00:00:00.000Z
-    "#]]).await;
-    place.check("agent edit backend", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agent edit backend",
+            expect![[r#"
         exit 2
         err| error: nothing to change was given
         err| `lap agent edit --help` lists the options.
-    "#]]).await;
-    place.check("agent edit backend --prompt hi --repo= --unset-env GITHUB_TOKEN", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agent edit backend --prompt hi --repo= --unset-env GITHUB_TOKEN",
+            expect![[r#"
         exit 0
         err| Saved. New sessions have the change; changed variables reach live sessions at once.
-    "#]]).await;
+    "#]],
+        )
+        .await;
     let sent = place.mock.with(|data| data.bodies.last().unwrap().1.clone());
     assert_eq!(sent, json!({ "prompt": "hi", "repo_url": null, "env_vars": {}, "env_var_hosts": {} }));
-    place.check("agent delete backend", expect![[r#"
+    place
+        .check(
+            "agent delete backend",
+            expect![[r#"
         exit 2
         err| error: this cannot be undone, and there is nobody to ask
         err| Add --yes to do it.
-    "#]]).await;
-    place.check("agent delete backend --yes", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agent delete backend --yes",
+            expect![[r#"
         exit 0
         err| Deleted agent backend.
-    "#]]).await;
-    place.check("agent show backend", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agent show backend",
+            expect![[r#"
         exit 3
         err| error: there is no agent `backend`
         err| `lap agents` lists agents, `lap agent create` makes one, `lap --help` lists commands.
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn values_never_stand_on_the_command_line() {
     let place = Place::new().await;
-    place.check("agent create a -m m -e TOKEN=abc", expect![[r#"
+    place
+        .check(
+            "agent create a -m m -e TOKEN=abc",
+            expect![[r#"
         exit 2
         err| error: `-e TOKEN=…` has a value: others can read a command line
         err| Export TOKEN and give `-e TOKEN`, or use --env-file.
-    "#]]).await;
-    place.check("agent create a -m m -e MISSING", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agent create a -m m -e MISSING",
+            expect![[r#"
         exit 2
         err| error: not set in your environment: MISSING
         err| `-e KEY` takes the value from your environment; export it first, or use --env-file.
-    "#]]).await;
-    place.check("backend -e TOKEN=abc", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "backend -e TOKEN=abc",
+            expect![[r#"
         exit 2
         err| error: `-e TOKEN=…` has a value: others can read a command line
         err| Export TOKEN and give `-e TOKEN`, or use --env-file.
-    "#]]).await;
+    "#]],
+        )
+        .await;
     let file = place.home.path().join("env");
     std::fs::write(&file, "# comment\nexport A=1\nB='x y' \nC=\"l\\n2\"\nD=plain # note\n").unwrap();
     let (exit, ..) = place.run(&format!("agent create a -m m --env-file {}", file.display()), "").await;
@@ -324,11 +438,16 @@ async fn values_never_stand_on_the_command_line() {
     let sent = place.mock.with(|data| data.bodies.last().unwrap().1.clone());
     assert_eq!(sent["env_vars"], json!({ "A": "1", "B": "x y", "C": "l\n2", "D": "plain" }));
     std::fs::write(&file, "A=1\nsecret words\n").unwrap();
-    place.check(&format!("agent create a -m m --env-file {}", file.display()), expect![[r#"
+    place
+        .check(
+            &format!("agent create a -m m --env-file {}", file.display()),
+            expect![[r#"
         exit 2
         err| error: HOME/env: line 2 has no `=`
         err| Each line is KEY=VALUE, a comment after #, or empty; quotes around a value are taken off.
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -338,22 +457,37 @@ async fn names_that_fit_several_agents_are_listed() {
         place.mock.add_agent("twin");
     }
     place.mock.add_agent("twins");
-    place.check_with("twin", "hello", expect![[r#"
+    place
+        .check_with(
+            "twin",
+            "hello",
+            expect![[r#"
         exit 2
         err| error: 2 agents are called `twin`
         err|   00000000-0000-7000-8000-000000000002  m/1  opencode  no repository
         err|   00000000-0000-7000-8000-000000000001  m/1  opencode  no repository
         err| Give the id of the one you mean.
-    "#]]).await;
-    place.check_with("twi", "hello", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check_with(
+            "twi",
+            "hello",
+            expect![[r#"
         exit 3
         err| error: there is no agent `twi`
         err|   similar: twins  00000000-0000-7000-8000-000000000003
         err|   similar: twin  00000000-0000-7000-8000-000000000002
         err|   similar: twin  00000000-0000-7000-8000-000000000001
         err| `lap agents` lists agents, `lap agent create` makes one, `lap --help` lists commands.
-    "#]]).await;
-    place.check("agents --search twins --json", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agents --search twins --json",
+            expect![[r#"
         exit 0
         out| [
         out|   {
@@ -382,18 +516,26 @@ async fn names_that_fit_several_agents_are_listed() {
         out|     "updated_at": "2026-01-01T00:00:00.000Z"
         out|   }
         out| ]
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn a_prompt_on_standard_input_is_answered_on_standard_output() {
     let place = Place::new().await;
     place.mock.add_agent("backend");
-    place.check_with("backend", " \n", expect![[r#"
+    place
+        .check_with(
+            "backend",
+            " \n",
+            expect![[r#"
         exit 2
         err| error: the message is empty
         err| Give it as an argument or on standard input: echo 'fix the test' | lap AGENT
-    "#]]).await;
+    "#]],
+        )
+        .await;
     assert_eq!(place.mock.with(|data| data.sessions.len()), 0);
     place.check_with("backend", "hello", expect![[r#"
         exit 0
@@ -436,14 +578,20 @@ async fn a_session_that_fails_says_why() {
     let place = Place::new().await;
     place.mock.add_agent("backend");
     place.mock.with(|data| data.boot_fails = Some("there is no branch `dev`; the default is `main`".to_owned()));
-    place.check_with("backend", "hello", expect![[r#"
+    place
+        .check_with(
+            "backend",
+            "hello",
+            expect![[r#"
         exit 5
         err| Session 00000000-0000-7000-8000-000000000002
         err| creating the sandbox …
         err| cloning the repository: https://git.test/a …
         err| error: the session failed: there is no branch `dev`; the default is `main`
         err| `lap logs 00000000-0000-7000-8000-000000000002 --sandbox` shows what the sandbox wrote.
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -451,27 +599,43 @@ async fn messages_are_sent_and_answered() {
     let place = Place::new().await;
     let agent = place.mock.add_agent("backend");
     let id = place.mock.add_ready_session(&agent);
-    place.check(&format!("send {id} hello"), expect![[r#"
+    place
+        .check(
+            &format!("send {id} hello"),
+            expect![[r#"
         exit 0
         out| You said: hello
         err| - bash: cargo test (completed)
         err| [1.2k tokens in, 34 out, $0.50]
-    "#]]).await;
-    place.check_with(&format!("send http://h/ui/sessions/{id}/log -"), "from stdin\n", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check_with(
+            &format!("send http://h/ui/sessions/{id}/log -"),
+            "from stdin\n",
+            expect![[r#"
         exit 0
         out| You said: from stdin
         err| - bash: cargo test (completed)
         err| [1.2k tokens in, 34 out, $0.50]
-    "#]]).await;
+    "#]],
+        )
+        .await;
     place.check(&format!("send {id} fail"), expect![[r#"
         exit 5
         err| error: the turn failed: the model is not there
         err| `lap logs 00000000-0000-7000-8000-000000000002` shows what happened, `lap logs 00000000-0000-7000-8000-000000000002 --sandbox` what the harness wrote.
     "#]]).await;
-    place.check(&format!("send {id} hello --no-wait"), expect![[r#"
+    place
+        .check(
+            &format!("send {id} hello --no-wait"),
+            expect![[r#"
         exit 0
         out| turn-6
-    "#]]).await;
+    "#]],
+        )
+        .await;
     let (exit, out, _) = place.run(&format!("send {id} hello --json"), "").await;
     let reply: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((exit, &reply["parts"][0]["text"]), (Exit::Ok, &json!("You said: hello")));
@@ -479,76 +643,123 @@ async fn messages_are_sent_and_answered() {
         exit 0
         err| The session is dead (stopped). `lap logs 00000000-0000-7000-8000-000000000002` still shows what happened in it.
     "#]]).await;
-    place.check(&format!("send {id} hello"), expect![[r#"
+    place
+        .check(
+            &format!("send {id} hello"),
+            expect![[r#"
         exit 5
         err| error: The session is dead. Reason: stopped
         err| `lap AGENT --new` starts a fresh session.
-    "#]]).await;
-    place.check("send nothing hello", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "send nothing hello",
+            expect![[r#"
         exit 3
         err| error: There is no such session.
         err| `lap agents` and `lap sessions` list what there is.
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn sessions_and_their_logs_are_listed() {
     let place = Place::new().await;
     let agent = place.mock.add_agent("backend");
-    place.check("sessions", expect![[r#"
+    place
+        .check(
+            "sessions",
+            expect![[r#"
         exit 0
         err| There are no sessions yet. `lap AGENT` opens one.
-    "#]]).await;
+    "#]],
+        )
+        .await;
     let id = place.mock.add_ready_session(&agent);
     place.run(&format!("send {id} hello"), "").await;
     place.run(&format!("send {id} fail"), "").await;
     place.mock.push(&id, "moon.phase", json!({}));
-    place.check("sessions --agent backend", expect![[r#"
+    place
+        .check(
+            "sessions --agent backend",
+            expect![[r#"
         exit 0
         out| ID                                    AGENT    STATUS  CREATED  LAST SEEN  TITLE
         out| 00000000-0000-7000-8000-000000000002  backend  ready   2 h ago  1 h ago    -
-    "#]]).await;
-    place.check("sessions --status dead", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "sessions --status dead",
+            expect![[r#"
         exit 0
         err| No session fits. `lap sessions` lists all.
-    "#]]).await;
-    place.check(&format!("logs {id}"), expect![[r#"
-        exit 0
-        out|     1 00:00:01  session creating
-        out|     2 00:00:02  phase creating_sandbox
-        out|     3 00:00:03  phase cloning_repo: https://git.test/a
-        out|     4 00:00:04  phase ready
-        out|     5 00:00:05  session ready
-        out|     6 00:00:06  user: hello
-        out|     7 00:00:07  turn started
-        out|     8 00:00:08  tool bash running: cargo test
-        out|     9 00:00:09  tool bash completed: cargo test
-        out|    12 00:00:12  agent: You said: hello
-        out|    13 00:00:13  turn completed [1.2k tokens in, 34 out, $0.50]
-        out|    14 00:00:14  user: fail
-        out|    15 00:00:15  turn started
-        out|    16 00:00:16  turn failed (harness_failed): the model is not there
-        out|    17           moon.phase (newer than this lap)
-    "#]]).await;
-    place.check(&format!("logs {id} -n 2"), expect![[r#"
-        exit 0
-        out|    16 00:00:16  turn failed (harness_failed): the model is not there
-        out|    17           moon.phase (newer than this lap)
-    "#]]).await;
-    place.check(&format!("logs {id} --sandbox"), expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            &format!("logs {id}"),
+            expect![[r#"
+                exit 0
+                out| 1     00:00:01  session creating
+                out| 2     00:00:02  phase creating_sandbox
+                out| 3     00:00:03  phase cloning_repo: https://git.test/a
+                out| 4     00:00:04  phase ready
+                out| 5     00:00:05  session ready
+                out| 6     00:00:06  user: hello
+                out| 7     00:00:07  turn started
+                out| 8     00:00:08  tool bash running: cargo test
+                out| 9     00:00:09  tool bash completed: cargo test
+                out| 12    00:00:12  agent: You said: hello
+                out| 13    00:00:13  turn completed [1.2k tokens in, 34 out, $0.50]
+                out| 14    00:00:14  user: fail
+                out| 15    00:00:15  turn started
+                out| 16    00:00:16  turn failed (harness_failed): the model is not there
+                out| 17              moon.phase (newer than this lap)
+            "#]],
+        )
+        .await;
+    place
+        .check(
+            &format!("logs {id} -n 2"),
+            expect![[r#"
+                exit 0
+                out| 16    00:00:16  turn failed (harness_failed): the model is not there
+                out| 17              moon.phase (newer than this lap)
+            "#]],
+        )
+        .await;
+    place
+        .check(
+            &format!("logs {id} --sandbox"),
+            expect![[r#"
         exit 0
         out| clone: done
         out| harness: listening
-    "#]]).await;
-    place.check(&format!("egress {id}"), expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            &format!("egress {id}"),
+            expect![[r#"
         exit 0
         out| TIME      VERDICT  STATUS  METHOD   WHERE                            TOOK   CREDENTIALS
         out| 00:00:01  allowed  200     POST     git.test:443/a/git-receive-pack  12 ms  GITHUB_TOKEN
         out| 00:00:02  denied   -       CONNECT  evil.test:443                    0 ms
-    "#]]).await;
+    "#]],
+        )
+        .await;
     let (_, out, _) = place.run(&format!("logs {id} --json"), "").await;
-    let ids: Vec<u64> =
-        out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_u64().unwrap()).collect();
+    let ids: Vec<u64> = out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_u64().unwrap())
+        .collect();
     assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>());
     let stop = async {
         // The follower is there once it asked for the stream, beside the page that comes first.
@@ -558,19 +769,30 @@ async fn sessions_and_their_logs_are_listed() {
     let follow = format!("logs {id} -f -n 1");
     let (followed, ()) = tokio::join!(place.run(&follow, ""), stop);
     expect![[r#"
-           17           moon.phase (newer than this lap)
-           18 00:00:18  session dead: stopped
-    "#]].assert_eq(&followed.1);
+        17              moon.phase (newer than this lap)
+        18    00:00:18  session dead: stopped
+    "#]]
+    .assert_eq(&followed.1);
     assert_eq!(followed.0, Exit::Ok);
-    place.check(&format!("delete {id}"), expect![[r#"
+    place
+        .check(
+            &format!("delete {id}"),
+            expect![[r#"
         exit 2
         err| error: this cannot be undone, and there is nobody to ask
         err| Add --yes to do it.
-    "#]]).await;
-    place.check(&format!("delete {id} --yes"), expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            &format!("delete {id} --yes"),
+            expect![[r#"
         exit 0
         err| Deleted session 00000000-0000-7000-8000-000000000002.
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -584,32 +806,52 @@ async fn chats_need_a_terminal_and_a_live_session() {
         err| `lap send 00000000-0000-7000-8000-000000000002 -` sends standard input, `lap logs 00000000-0000-7000-8000-000000000002 -f` follows.
     "#]]).await;
     place.mock.push(&id, "session.state", json!({ "status": "dead", "end_reason": "idle" }));
-    place.check(&format!("--resume {id}"), expect![[r#"
+    place
+        .check(
+            &format!("--resume {id}"),
+            expect![[r#"
         exit 5
         err| error: the session is dead: idle
         err| `lap logs 00000000-0000-7000-8000-000000000002` shows what happened in it.
-    "#]]).await;
-    place.check("--resume x agents", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "--resume x agents",
+            expect![[r#"
         exit 2
         err| error: --resume goes without a command
         err| Write `lap --resume SESSION`.
-    "#]]).await;
-    place.check("attach https://h/sessions/unknown", expect![[r#"
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "attach https://h/sessions/unknown",
+            expect![[r#"
         exit 3
         err| error: There is no such session.
         err| `lap agents` and `lap sessions` list what there is.
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named() {
     let mut place = Place::new().await;
     place.environment.server = Some("http://127.0.0.1:1".to_owned());
-    place.check("agents", expect![[r#"
+    place
+        .check(
+            "agents",
+            expect![[r#"
         exit 1
         err| error: could not reach the server at http://127.0.0.1:1: Connection refused (os error 111)
         err| Is it running? `lap serve` starts a server here; `--server URL` or `lap login --server URL` names another.
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -620,4 +862,36 @@ async fn completions_know_every_command() {
         assert_eq!(exit, Exit::Ok);
         assert!(out.contains("sessions") && out.contains("env-file"), "{shell}");
     }
+}
+
+/// How the `lap` binary embeds the commands: beside roles of its own.
+#[derive(Debug, Parser)]
+struct Embedding {
+    #[command(flatten)]
+    options: lap_cli::ClientOptions,
+    #[command(subcommand)]
+    command: Option<Roles>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Roles {
+    /// A role of the server's.
+    Serve,
+    #[command(flatten)]
+    Client(lap_cli::ClientCommand),
+    #[command(external_subcommand)]
+    Agent(Vec<OsString>),
+}
+
+#[test]
+fn the_binary_can_flatten_the_commands_beside_its_own() {
+    let parse = |line: &str| Embedding::try_parse_from(line.split_whitespace());
+    assert!(matches!(parse("lap serve").unwrap().command, Some(Roles::Serve)));
+    let agents = parse("lap --profile x agents --server http://s").unwrap();
+    assert!(matches!(agents.command, Some(Roles::Client(lap_cli::ClientCommand::Agents(_)))));
+    assert_eq!(agents.options.server.as_deref(), Some("http://s"));
+    let agent = parse("lap backend --new -e KEY").unwrap();
+    assert!(matches!(agent.command, Some(Roles::Agent(words)) if words.len() == 4));
+    assert_eq!(parse("lap --resume s1").unwrap().options.resume.as_deref(), Some("s1"));
+    Embedding::command().debug_assert();
 }

@@ -12,8 +12,7 @@ use serde_json::json;
 use support::{KEY, Mock};
 
 fn client_with_key(url: &str, key: &str) -> Client {
-    let config =
-        ClientConfig { server: server_url(url).unwrap(), key: Some(ApiKey::new(key)), extra_ca_pem: None };
+    let config = ClientConfig { server: server_url(url).unwrap(), key: Some(ApiKey::new(key)), extra_ca_pem: None };
     Client::new(config).unwrap()
 }
 
@@ -188,6 +187,44 @@ async fn errors_are_sentences() {
         nobody.to_string(),
         format!("could not reach the server at http://{unused}: Connection refused (os error 111)")
     );
+}
+
+#[tokio::test]
+async fn https_servers_need_a_trusted_certificate() {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let pem = certified.cert.pem();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let mock = Mock::start().await;
+    let plain = mock.url.trim_start_matches("http://").to_owned();
+    // TLS in front of the mock, as a reverse proxy would do it.
+    let proxy = tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let (acceptor, plain) = (acceptor.clone(), plain.clone());
+            tokio::spawn(async move {
+                let Ok(mut inside) = acceptor.accept(connection).await else { return };
+                let mut upstream = tokio::net::TcpStream::connect(plain).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut inside, &mut upstream).await;
+            });
+        }
+    });
+    let config = |extra_ca_pem| ClientConfig { server: server_url(&url).unwrap(), key: None, extra_ca_pem };
+    let trusting = Client::new(config(Some(pem.into_bytes()))).unwrap();
+    assert!(trusting.health().await.unwrap().ready);
+    let error = Client::new(config(None)).unwrap().health().await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    let nothing = Client::new(config(Some(b"no certificate".to_vec()))).unwrap_err().to_string();
+    expect!["could not read the extra CA certificates: there is no PEM certificate in it"].assert_eq(&nothing);
+    proxy.abort();
 }
 
 #[test]

@@ -90,10 +90,12 @@ fn read_lines(
     while let Ok(Request { prompt, initial, remember }) = requests.recv() {
         let line = match editor.readline_with_initial(prompt.as_str(), (&initial, "")) {
             Ok(text) => {
-                if remember && !text.trim().is_empty() && editor.add_history_entry(&text).is_ok_and(|added| added) {
-                    if let Some(path) = &history {
-                        let _ = editor.append_history(path);
-                    }
+                if remember
+                    && !text.trim().is_empty()
+                    && editor.add_history_entry(&text).is_ok_and(|added| added)
+                    && let Some(path) = &history
+                {
+                    let _ = editor.append_history(path);
                 }
                 Line::Text(joined(&text))
             }

@@ -57,13 +57,32 @@ impl Keys {
     }
 }
 
-impl Drop for Keys {
-    fn drop(&mut self) {
+impl Keys {
+    /// Ends the watch and returns what was typed and not taken yet. What is not even read stays with the terminal.
+    pub fn finish(mut self) -> String {
+        self.stop_reading();
+        let mut rest = String::new();
+        while let Ok(key) = self.keys.try_recv() {
+            if let Key::Typed(text) = key {
+                rest += &text;
+            }
+        }
+        rest
+    }
+
+    fn stop_reading(&mut self) {
+        // Closed first: a reader that waits for room in the channel would never look at its pipe.
         self.keys.close();
         drop(self.stop.take());
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.stop_reading();
         if let Some(before) = &self.before {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }

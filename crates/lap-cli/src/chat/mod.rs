@@ -206,13 +206,13 @@ impl<'a> Chat<'a> {
                 feed = self.events.next() => {
                     let shown = self.take_in(feed)?;
                     held += &shown.text;
+                    if let Some(exit) = shown.leave {
+                        break Heard::Leave(exit);
+                    }
                     // The line being typed is redrawn below what is printed, so only whole lines can be.
                     if let Some(end) = held.rfind('\n') {
                         let rest = held.split_off(end + 1);
                         editor.print(std::mem::replace(&mut held, rest));
-                    }
-                    if let Some(exit) = shown.leave {
-                        break Heard::Leave(exit);
                     }
                 }
                 came = signals.next() => match came {
@@ -282,6 +282,18 @@ impl<'a> Chat<'a> {
         context: &mut Context,
     ) -> Result<Next, Failure> {
         let mut keys = Keys::watch();
+        let next = self.wait_with(&mut keys, typed_ahead, signals, context).await;
+        typed_ahead.push_str(&keys.finish());
+        next
+    }
+
+    async fn wait_with(
+        &mut self,
+        keys: &mut Keys,
+        typed_ahead: &mut String,
+        signals: &mut Signals,
+        context: &mut Context,
+    ) -> Result<Next, Failure> {
         loop {
             tokio::select! {
                 feed = self.events.next() => {
@@ -422,12 +434,13 @@ impl<'a> Chat<'a> {
         };
         let Some(event) = &entry.event else { return Ok(shown) };
         match &event.kind {
-            EventKind::TurnQueued { turn_id, message } => {
-                // Usually the log tells sooner than the answer to the call that our message has its turn.
-                if self.sending.take_if(|sending| says(message, &sending.text)).is_some() {
-                    self.transcript.is_own(turn_id);
-                    self.turn = Some(turn_id.clone());
-                }
+            // Usually the log tells sooner than the answer to the call that our message has its turn.
+            EventKind::TurnQueued { turn_id, message }
+                if self.sending.as_ref().is_some_and(|sending| says(message, &sending.text)) =>
+            {
+                self.sending = None;
+                self.transcript.is_own(turn_id);
+                self.turn = Some(turn_id.clone());
             }
             EventKind::PermissionRequested { request_id, title, .. } => {
                 self.question = Some(Question { request_id: request_id.clone(), title: one_line(&clean(title), 60) });

@@ -93,17 +93,42 @@ fn ask_server(io: &mut Io, default: &str) -> Result<String, Failure> {
     Ok(if line.trim().is_empty() { default.to_owned() } else { line })
 }
 
+/// Reads a key that does not show. The keyboard is silent before the question is asked, so that nothing typed early shows.
 fn ask_key(io: &mut Io) -> Result<String, Failure> {
+    let hidden = Hidden::begin();
     let _ = write!(io.err, "API key (not shown): ");
     let _ = io.err.flush();
-    let hidden = Hidden::begin();
-    let line = read_line(io);
+    let key = read_hidden(io);
     drop(hidden);
     let _ = writeln!(io.err);
-    line
+    key
 }
 
-/// The terminal without echo, as long as this lives.
+/// The little editing that a line without echo needs. Ctrl-C and Ctrl-D arrive as characters and end the command in good
+/// order; as signals they would leave a silent terminal behind.
+fn read_hidden(io: &mut Io) -> Result<String, Failure> {
+    const CTRL_C: u8 = 3;
+    const CTRL_D: u8 = 4;
+    const BACKSPACE: [u8; 2] = [8, 127];
+    const CTRL_U: u8 = 21;
+    let mut key = Vec::new();
+    let mut byte = [0];
+    loop {
+        let n = io.input.read(&mut byte).map_err(|e| Failure::new(Exit::Failure, format!("could not read: {e}")))?;
+        match byte[0] {
+            _ if n == 0 => break,
+            b'\n' | b'\r' => break,
+            CTRL_D if !key.is_empty() => break,
+            CTRL_C | CTRL_D => return Err(Failure::interrupted()),
+            CTRL_U => key.clear(),
+            b if BACKSPACE.contains(&b) => drop(key.pop()),
+            b => key.push(b),
+        }
+    }
+    Ok(String::from_utf8_lossy(&key).into_owned())
+}
+
+/// The terminal without echo, byte by byte, as long as this lives.
 struct Hidden {
     before: Termios,
 }
@@ -113,9 +138,7 @@ impl Hidden {
         let stdin = std::io::stdin();
         let before = tcgetattr(&stdin).ok()?;
         let mut hidden = before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        // Ctrl-C must not leave a silent terminal behind: without ISIG it is a character of the key, which then is wrong.
-        hidden.local_modes.remove(LocalModes::ISIG);
+        hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
         tcsetattr(&stdin, OptionalActions::Now, &hidden).ok()?;
         Some(Self { before })
     }

@@ -113,10 +113,10 @@ fn over(entry: &LogEntry) -> Option<bool> {
 /// An entry as one line; pieces of answers have none, their final message does.
 fn readable(entry: &LogEntry) -> Option<String> {
     let Some(event) = &entry.event else {
-        return Some(format!("{:>5}           {} (newer than this lap)", entry.id, entry.name));
+        return Some(format!("{:<5}           {} (newer than this lap)", entry.id, entry.name));
     };
     let words = one_line(&words(event)?, WIDTH);
-    Some(format!("{:>5} {}  {words}", event.id, clock(&event.at)))
+    Some(format!("{:<5} {}  {words}", event.id, clock(&event.at)))
 }
 
 /// Hours, minutes and seconds of an RFC 3339 time, in UTC as everything on the wire.

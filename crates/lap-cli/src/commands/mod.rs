@@ -63,7 +63,7 @@ pub(crate) async fn dispatch(
             context.io.data(&String::from_utf8_lossy(&script))?;
             Ok(Exit::Ok)
         }
-        ClientCommand::Other(words) => {
+        ClientCommand::Shorthand(words) => {
             let Shorthand { options: more, open } = match Shorthand::try_parse_from(words) {
                 Ok(parsed) => parsed,
                 Err(problem) => return Ok(parse_problem(&problem, &mut context.io)),

@@ -232,7 +232,8 @@ impl Shared {
                 let id = format!("{turn}-a");
                 let (first, second) = answer.split_at(answer.find(' ').unwrap());
                 for piece in [first, second] {
-                    let delta = json!({ "turn_id": turn, "part_id": format!("{id}-p"), "kind": "text", "delta": piece });
+                    let delta =
+                        json!({ "turn_id": turn, "part_id": format!("{id}-p"), "kind": "text", "delta": piece });
                     self.push(session, "message.delta", delta);
                 }
                 self.complete(session, &turn, message("assistant", &id, &answer));
@@ -284,7 +285,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     }
     let header = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     if header("authorization") != Some(format!("Bearer {KEY}")) {
-        return Ok(reply(401, &json!({ "error": "unauthorized: the key is missing or wrong", "code": "unauthorized" })));
+        return Ok(reply(
+            401,
+            &json!({ "error": "unauthorized: the key is missing or wrong", "code": "unauthorized" }),
+        ));
     }
     let query: HashMap<String, String> =
         url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
@@ -393,9 +397,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
                         shared.with(|data| data.turns.insert(key, turn.clone()));
                         turn
                     });
-                    let of_turn = move |event: &Value| {
-                        event["data"]["turn_id"] == *turn && event["type"] != "turn.queued"
-                    };
+                    let of_turn =
+                        move |event: &Value| event["data"]["turn_id"] == *turn && event["type"] != "turn.queued";
                     let last = |event: &Value| event["type"] == "turn.completed" || event["type"] == "turn.failed";
                     stream(shared, id, 0, of_turn, last)
                 }
