@@ -3,6 +3,8 @@
 //! No token is ever in a URL, an argument or a file: git asks the helper, the helper reads its environment, and what it
 //! finds there is a stub.
 
+use std::path::Path;
+
 use lap_api::link::{GuestBoot, Repo, Report};
 
 use crate::Failure;
@@ -70,9 +72,12 @@ pub(crate) fn credential(operation: &str, question: &str, variable: impl Fn(&str
 /// Clones into the working tree, or finds the tree of an earlier sandbox of this session there.
 pub(crate) async fn clone(layout: &Layout, env: &Environment, repo: &Repo, out: &Outbox) -> Result<Cloned, Failure> {
     let mut git = Git { layout, env: quiet(env), repo, out };
-    if layout.repo().join(".git").exists() {
+    if kept(&layout.repo()) {
         return Ok(git.head().await);
     }
+    clear(&layout.repo()).map_err(|error| {
+        Failure::new("clone_failed", format!("the remains of an earlier clone cannot be removed: {error}"))
+    })?;
     let mut tried = git.clone_with(repo.clone_token.as_deref()).await?;
     let own = ["GITHUB_TOKEN", "GH_TOKEN"].iter().any(|name| env.get(*name).is_some_and(|token| !token.is_empty()));
     // The platform's token may not see what the user's own does.
@@ -83,6 +88,31 @@ pub(crate) async fn clone(layout: &Layout, env: &Environment, repo: &Repo, out: 
         None => Ok(git.head().await),
         Some(said) => git.recover(&said).await,
     }
+}
+
+/// Whether the tree is whole. A clone that was killed has no index yet, or one that is being written; an empty repository
+/// has none either, but then what lies in it is somebody's work.
+fn kept(tree: &Path) -> bool {
+    let git = tree.join(".git");
+    let other =
+        || std::fs::read_dir(tree).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != ".git"));
+    git.exists() && (git.join("index").exists() || (other() && !git.join("index.lock").exists()))
+}
+
+/// Removes what a killed clone left; a folder without any git in it is left for git to complain about.
+fn clear(tree: &Path) -> std::io::Result<()> {
+    if !tree.join(".git").exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(tree)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The environment of our own git calls: English, and an end to a transfer that stands still.

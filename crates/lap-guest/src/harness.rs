@@ -37,7 +37,7 @@ pub(crate) enum Order {
 
 /// A harness on its way up.
 pub(crate) enum Harness {
-    Opencode(opencode::Starting),
+    Opencode(Box<opencode::Starting>),
     Shell,
 }
 
@@ -45,7 +45,9 @@ pub(crate) enum Harness {
 /// adapter talks to it, and none of them looks at the working tree, before [`Harness::serve`].
 pub(crate) fn start(setting: &Setting, out: &Outbox) -> Result<Harness, Failure> {
     match setting.boot.harness.adapter.as_str() {
-        "opencode-serve" => opencode::Starting::spawn(setting, out).map(Harness::Opencode),
+        "opencode-serve" => {
+            opencode::Starting::spawn(setting, out).map(|starting| Harness::Opencode(Box::new(starting)))
+        }
         "shell" => Ok(Harness::Shell),
         other => Err(Failure::new("harness_unknown", format!("this guest has no adapter `{other}`"))),
     }
@@ -59,9 +61,9 @@ impl Harness {
         orders: mpsc::Receiver<Order>,
         out: Outbox,
     ) -> Result<(), Failure> {
-        let orders = Orders { from: orders, waiting: VecDeque::new(), out: out.clone() };
+        let orders = Orders { from: orders, waiting: VecDeque::new(), unsaid: VecDeque::new(), out: out.clone() };
         match self {
-            Self::Opencode(starting) => opencode::serve(starting, setting, orders, out).await,
+            Self::Opencode(starting) => opencode::serve(*starting, setting, orders, out).await,
             Self::Shell => shell::serve(setting, orders, out).await,
         }
     }
@@ -71,6 +73,8 @@ impl Harness {
 pub(crate) struct Orders {
     from: mpsc::Receiver<Order>,
     waiting: VecDeque<Turn>,
+    /// Ends of turns that were aborted while they waited, until they are said.
+    unsaid: VecDeque<Report>,
     out: Outbox,
 }
 
@@ -84,6 +88,7 @@ impl Orders {
     /// The next turn; `None` when there will be none. Safe to drop between polls.
     pub(crate) async fn turn(&mut self) -> Option<Turn> {
         loop {
+            self.say().await;
             if let Some(turn) = self.waiting.pop_front() {
                 return Some(turn);
             }
@@ -95,13 +100,14 @@ impl Orders {
         }
     }
 
-    /// What comes in for the running turn; other turns queue up, or leave the queue again.
+    /// What comes in for the running turn; other turns queue up, or leave the queue again. Safe to drop between polls.
     pub(crate) async fn during(&mut self, running: &str) -> Option<Interruption> {
         loop {
+            self.say().await;
             match self.from.recv().await? {
                 Order::Turn(turn) => self.waiting.push_back(turn),
                 Order::Abort { turn_id } if turn_id == running => return Some(Interruption::Abort),
-                Order::Abort { turn_id } => self.forget(&turn_id).await,
+                Order::Abort { turn_id } => self.forget(&turn_id),
                 Order::Permission { request_id, decision } => {
                     return Some(Interruption::Permission { request_id, decision });
                 }
@@ -109,11 +115,19 @@ impl Orders {
         }
     }
 
-    async fn forget(&mut self, turn_id: &str) {
+    /// Says what is left to say; what could not be said is still there when this is dropped half-way.
+    async fn say(&mut self) {
+        while let Some(report) = self.unsaid.front() {
+            self.out.report(report.clone()).await;
+            self.unsaid.pop_front();
+        }
+    }
+
+    fn forget(&mut self, turn_id: &str) {
         let before = self.waiting.len();
         self.waiting.retain(|turn| turn.turn_id != turn_id);
         if self.waiting.len() < before {
-            self.out.report(failed(turn_id, ABORTED, "the turn was aborted before it began")).await;
+            self.unsaid.push_back(failed(turn_id, ABORTED, "the turn was aborted before it began"));
         }
     }
 }

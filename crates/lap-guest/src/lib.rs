@@ -40,7 +40,8 @@ pub fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("the guest ended: {error}");
+            // Standard error of this role is the sandbox's log, and nothing else was set up to write it.
+            let _ = writeln!(std::io::stderr(), "the guest ended: {error}");
             ExitCode::FAILURE
         }
     }

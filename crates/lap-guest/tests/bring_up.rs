@@ -202,6 +202,19 @@ async fn the_tree_of_an_earlier_sandbox_is_kept() {
 }
 
 #[tokio::test]
+async fn a_killed_clone_is_made_again() {
+    let (ca, server, _) = with_git().await;
+    let mut guest = trusting(&ca).await;
+    std::fs::create_dir_all(guest.layout.repo().join(".git/objects/pack")).expect("a folder");
+    std::fs::write(guest.layout.repo().join(".git/objects/pack/tmp_pack_x"), "half").expect("a file");
+    let repo = repo(&server.url("localhost", "shop"), server.token());
+    let reports = guest.boot(GuestBoot { repo: Some(repo), ..boot() }).await;
+    assert_eq!(cloned(&reports).0.as_deref(), Some("main"));
+    assert_eq!(git(&guest.layout.repo(), &["status", "--porcelain"]), "");
+    guest.close().await;
+}
+
+#[tokio::test]
 async fn a_turn_of_the_shell_streams_and_ends_with_its_output() {
     let mut guest = Guest::start().await;
     guest.boot(boot()).await;
@@ -266,4 +279,22 @@ async fn nothing_outlives_the_link() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.expect("no process is left");
     drop(root);
+}
+
+#[tokio::test]
+async fn requirements_get_an_environment_of_their_own() {
+    let ca = TestCa::new("test authority");
+    let mut guest = trusting(&ca).await;
+    let reports = guest.boot(GuestBoot { requirements: Some("# nothing yet\n".to_owned()), ..boot() }).await;
+    assert!(phases(&reports).contains(&"installing_deps".to_owned()));
+    let prefix = answer(&guest.run("t1", "python -c 'import sys; print(sys.prefix)'").await);
+    assert_eq!(prefix.trim(), guest.layout.venv().display().to_string());
+    guest.close().await;
+
+    let mut guest = trusting(&ca).await;
+    let wrong = GuestBoot { requirements: Some("not a requirement\n".to_owned()), ..boot() };
+    let (code, reason) = guest.boot_fails(wrong).await;
+    assert_eq!(code, "requirements_failed");
+    assert!(reason.contains("not a requirement"), "{reason}");
+    guest.close().await;
 }

@@ -260,7 +260,7 @@ impl Running<'_> {
     async fn finish(&mut self, outcome: Outcome) {
         let turn_id = self.progress.turn_id().to_owned();
         let report = match outcome {
-            Outcome::Completed { message, usage } => Report::TurnCompleted { turn_id, message, usage },
+            Outcome::Completed { message, usage } => Report::TurnCompleted { turn_id, message: *message, usage },
             Outcome::Failed { code, error } => failed(&turn_id, code, error),
         };
         self.out.report(report).await;

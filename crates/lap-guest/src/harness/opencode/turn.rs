@@ -26,7 +26,7 @@ const TOOL_PAUSE: Duration = Duration::from_millis(500);
 /// How a turn ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Completed { message: Message, usage: Usage },
+    Completed { message: Box<Message>, usage: Usage },
     Failed { code: &'static str, error: String },
 }
 
@@ -116,7 +116,7 @@ impl Progress {
     pub(super) fn apply(&mut self, event: Event, now: Instant) -> Step {
         let mut step = Step::default();
         match event {
-            Event::Message(info) => self.message(info, &mut step),
+            Event::Message(info) => self.message(*info, &mut step),
             Event::Part(part) => self.part(*part, now, &mut step),
             Event::Delta(delta) => self.delta(delta, &mut step),
             Event::Status(status) => self.status(status, &mut step),
@@ -144,8 +144,11 @@ impl Progress {
             .collect()
     }
 
+    /// Whether this is an answer to the turn's message, or to one that opencode put after it: it does so when it shortens
+    /// a long conversation in the middle of a turn. Its ids rise with time.
     fn owns(&self, info: &Info) -> bool {
-        info.session_id == self.session_id && info.parent_id.as_deref() == Some(self.user_message.as_str())
+        let mine = |parent: &str| parent == self.user_message || (self.known && parent > self.user_message.as_str());
+        info.session_id == self.session_id && info.parent_id.as_deref().is_some_and(mine)
     }
 
     fn answer(&self, id: &str) -> Option<usize> {
@@ -169,6 +172,9 @@ impl Progress {
         self.known = true;
         self.began = true;
         self.spend(&info);
+        if info.summary == Value::Bool(true) {
+            return;
+        }
         let at = self.answer(&info.id).unwrap_or_else(|| {
             self.answers.push(Answer {
                 id: info.id.clone(),
@@ -308,7 +314,8 @@ impl Progress {
             (Some(error), _) if error == ABORTED => aborted(),
             (Some(error), _) => failed(error),
             (None, _) if last.finished => {
-                Some(Outcome::Completed { message: self.show(at, None), usage: self.usage() })
+                let message = Box::new(self.show(at, None));
+                Some(Outcome::Completed { message, usage: self.usage() })
             }
             (None, Some(error)) => failed(error),
             (None, None) if self.aborted => aborted(),

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 /// One event that matters.
 #[derive(Debug)]
 pub(super) enum Event {
-    Message(Info),
+    Message(Box<Info>),
     Part(Box<PartInfo>),
     Delta(Delta),
     Status(Status),
@@ -40,6 +40,9 @@ pub(super) struct Info {
     pub(super) tokens: Option<Tokens>,
     #[serde(default)]
     pub(super) cost: Option<f64>,
+    /// `true`: opencode talks to itself, to shorten a conversation that grew too long.
+    #[serde(default)]
+    pub(super) summary: Value,
     /// Why generation ended; absent when it was cut off.
     #[serde(default)]
     pub(super) finish: Option<String>,
@@ -172,7 +175,7 @@ pub(super) fn parse(data: &[u8]) -> Option<Event> {
         serde_json::from_str(text).ok()
     }
     match kind.as_str() {
-        "message.updated" => read(properties).map(|MessageUpdated { info }| Event::Message(info)),
+        "message.updated" => read(properties).map(|MessageUpdated { info }| Event::Message(Box::new(info))),
         "message.part.updated" => read(properties).map(|PartUpdated { part }| Event::Part(Box::new(part))),
         "message.part.delta" => read(properties).map(Event::Delta),
         "session.status" => read(properties).map(Event::Status),

@@ -172,3 +172,23 @@ fn events_survive_any_cutting() {
         assert_eq!(seen, ["{\"a\":1}", "two"]);
     }
 }
+
+#[test]
+fn a_conversation_that_is_shortened_goes_on_in_the_same_turn() {
+    let message = |id: &str, parent: &str, rest: &str| {
+        format!(
+            r#"
+    {{"type":"message.updated","properties":{{"info":{{"id":"{id}","role":"assistant","sessionID":"S","parentID":"{parent}"{rest}}}}}}}"#
+        )
+    };
+    let events = [
+        KNOWN.to_owned(),
+        message("a1", "msg_u", r#","time":{"created":2,"completed":3},"finish":"tool-calls""#),
+        message("a2", "msg_v", r#","summary":true,"time":{"created":4,"completed":5},"finish":"stop""#),
+        message("a3", "msg_w", r#","time":{"created":6,"completed":7},"finish":"stop""#),
+        // Late news of an earlier turn.
+        message("a0", "msg_a", r#","time":{"created":0,"completed":1},"finish":"stop""#),
+        IDLE.to_owned(),
+    ];
+    check(&events.concat(), &["completed a3 with 0/0/0"]);
+}
