@@ -107,7 +107,7 @@ const BORDERS: &[Border] = &[
         knows: &["lap-api", "lap-client", "lap-domain", "lap-harness"],
         others: Never(&[SQL[0], SQL[1]]),
     },
-    Border { name: "xtask", knows: &["lap-test"], others: Never(&["axum", SQL[0], SQL[1]]) },
+    Border { name: "xtask", knows: &["lap-api", "lap-client", "lap-test"], others: Never(&["axum", SQL[0], SQL[1]]) },
 ];
 
 /// Checks every crate of the workspace.
