@@ -117,3 +117,6 @@ pub(crate) fn session_id(text: &str) -> Result<String, Failure> {
     id.filter(|id| !id.is_empty())
         .ok_or_else(|| Failure::usage(format!("`{text}` names no session")).hint("`lap sessions` lists sessions."))
 }
+
+#[cfg(test)]
+mod tests;

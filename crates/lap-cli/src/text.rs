@@ -62,3 +62,6 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use crate::bring_up;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::signals::{Came, Signals};
-use crate::text::{clean, one_line};
+use crate::text::one_line;
 use crate::transcript::Transcript;
 use editor::{Editor, Line};
 use keys::{Key, Keys, TerminalGuard};
@@ -43,7 +43,7 @@ pub(crate) async fn begin(client: &Client, session: Session, context: &mut Conte
     }
     context.io.talk("Ctrl-D leaves, Ctrl-C stops the running turn, /help shows more.");
     let transcript = Transcript::new(context.io.color_out());
-    let chat = Chat::new(client, &session.id, events, transcript, None);
+    let chat = Chat::new(client, &session.id, events, transcript, Left::default());
     chat.run(signals, context).await
 }
 
@@ -63,16 +63,25 @@ pub(crate) async fn reattach(client: &Client, session: Session, context: &mut Co
     }
     let past = client.all_events(&session.id).await?;
     let mut transcript = Transcript::new(context.io.color_out());
-    let (text, running) = retold(&past, &mut transcript);
+    let (text, left) = retold(&past, &mut transcript);
     context.io.data(&text)?;
     let signals = Signals::watch()?;
     let events = client.events(&session.id, past.last().map_or(0, |entry| entry.id));
     context.io.talk(&format!("Attached to {}. Ctrl-D leaves, /help shows more.", session.id));
-    Chat::new(client, &session.id, events, transcript, running).run(signals, context).await
+    Chat::new(client, &session.id, events, transcript, left).run(signals, context).await
 }
 
-/// The last turns of a log as text, and the turn that is still running.
-fn retold(past: &[LogEntry], transcript: &mut Transcript) -> (String, Option<String>) {
+/// What a log leaves open at its end.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Left {
+    /// The turn that is still running.
+    turn: Option<String>,
+    /// The question that nobody answered yet.
+    question: Option<Question>,
+}
+
+/// The last turns of a log as text, and what is still going on.
+fn retold(past: &[LogEntry], transcript: &mut Transcript) -> (String, Left) {
     let queued = |entry: &LogEntry| entry.name == "turn.queued";
     let first_shown = past.iter().enumerate().rev().filter(|(_, entry)| queued(entry)).nth(TURNS_SHOWN - 1);
     let from = first_shown.map_or(0, |(at, _)| at);
@@ -82,15 +91,19 @@ fn retold(past: &[LogEntry], transcript: &mut Transcript) -> (String, Option<Str
         1 => transcript.aside("[1 earlier turn; `lap logs` shows it]"),
         n => transcript.aside(&format!("[{n} earlier turns; `lap logs` shows them]")),
     };
-    let mut running = None;
+    let mut left = Left::default();
     for entry in &past[from..] {
         let Some(event) = &entry.event else { continue };
         match &event.kind {
-            EventKind::TurnStarted { turn_id } => running = Some(turn_id.clone()),
-            EventKind::TurnCompleted { .. } | EventKind::TurnFailed { .. } => running = None,
+            EventKind::TurnStarted { turn_id } => left = Left { turn: Some(turn_id.clone()), question: None },
+            EventKind::PermissionRequested { request_id, title, .. } => {
+                left.question = Some(Question::new(request_id, title));
+            }
+            EventKind::PermissionAnswered { .. } => left.question = None,
+            EventKind::TurnCompleted { .. } | EventKind::TurnFailed { .. } => left = Left::default(),
             // How the session came up is over; its end is told by whoever asked for it.
             EventKind::SessionState { .. } => {
-                running = None;
+                left = Left::default();
                 continue;
             }
             _ => {}
@@ -98,7 +111,7 @@ fn retold(past: &[LogEntry], transcript: &mut Transcript) -> (String, Option<Str
         text += &transcript.event(event);
     }
     text += &transcript.end_line();
-    (text, running)
+    (text, left)
 }
 
 struct Chat<'a> {
@@ -123,10 +136,16 @@ struct Sending {
     sent: Pin<Box<dyn Future<Output = Result<String, Error>> + Send>>,
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Question {
     request_id: String,
     title: String,
+}
+
+impl Question {
+    fn new(request_id: &str, title: &str) -> Self {
+        Self { request_id: request_id.to_owned(), title: one_line(title, 60) }
+    }
 }
 
 /// What the chat does next.
@@ -138,14 +157,9 @@ enum Next {
 }
 
 impl<'a> Chat<'a> {
-    fn new(
-        client: &'a Client,
-        session_id: &'a str,
-        events: EventStream,
-        transcript: Transcript,
-        turn: Option<String>,
-    ) -> Self {
-        Self { client, session_id, events, transcript, turn, sending: None, question: None, lost: false }
+    fn new(client: &'a Client, session_id: &'a str, events: EventStream, transcript: Transcript, left: Left) -> Self {
+        let Left { turn, question } = left;
+        Self { client, session_id, events, transcript, turn, sending: None, question, lost: false }
     }
 
     async fn run(mut self, mut signals: Signals, context: &mut Context) -> Result<Exit, Failure> {
@@ -153,7 +167,11 @@ impl<'a> Chat<'a> {
         let terminal = TerminalGuard::new();
         let mut editor = Editor::start(context.environment.lap_home.as_deref())?;
         let mut typed_ahead = String::new();
-        let mut next = if self.turn.is_some() { Next::Wait } else { Next::Prompt };
+        let mut next = match (&self.question, &self.turn) {
+            (Some(question), _) => Next::Ask(question.clone()),
+            (None, Some(_)) => Next::Wait,
+            (None, None) => Next::Prompt,
+        };
         let exit = loop {
             next = match next {
                 Next::Prompt => self.prompt(&mut editor, &mut typed_ahead, &mut signals, context).await?,
@@ -206,6 +224,9 @@ impl<'a> Chat<'a> {
                 feed = self.events.next() => {
                     let shown = self.take_in(feed)?;
                     held += &shown.text;
+                    if shown.asked {
+                        held += &self.transcript.aside("[/allow, /always or /deny answers]");
+                    }
                     if let Some(exit) = shown.leave {
                         break Heard::Leave(exit);
                     }
@@ -443,7 +464,7 @@ impl<'a> Chat<'a> {
                 self.turn = Some(turn_id.clone());
             }
             EventKind::PermissionRequested { request_id, title, .. } => {
-                self.question = Some(Question { request_id: request_id.clone(), title: one_line(&clean(title), 60) });
+                self.question = Some(Question::new(request_id, title));
                 shown.asked = true;
             }
             EventKind::PermissionAnswered { request_id, .. } => {

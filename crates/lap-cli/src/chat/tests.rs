@@ -20,6 +20,12 @@ fn check(turns: &[&str], expect: Expect) {
             format!(r#"{{"turn_id":"{t}","message":{}}}"#, message("user", &format!("ask {turn}"))),
         ));
         past.push(("turn.started", format!(r#"{{"turn_id":"{t}"}}"#)));
+        if *end == "asking" {
+            past.push((
+                "permission.requested",
+                format!(r#"{{"turn_id":"{t}","request_id":"r{turn}","title":"run it","input":{{}}}}"#),
+            ));
+        }
         if *end == "completed" {
             let usage = r#"{"input_tokens":10,"output_tokens":2,"cached_tokens":0,"cost_usd":null}"#;
             let answer = message("assistant", &format!("answer {turn}"));
@@ -37,8 +43,8 @@ fn check(turns: &[&str], expect: Expect) {
             entry
         })
         .collect();
-    let (text, running) = retold(&past, &mut Transcript::new(false));
-    expect.assert_eq(&format!("{text}running: {running:?}\n"));
+    let (text, left) = retold(&past, &mut Transcript::new(false));
+    expect.assert_eq(&format!("{text}left: {:?} {:?}\n", left.turn, left.question));
 }
 
 #[test]
@@ -56,7 +62,7 @@ fn the_last_turns_are_told_again() {
             > ask 4
             answer 4
             [10 tokens in, 2 out, 0 s]
-            running: None
+            left: None None
         "#]],
     );
 }
@@ -66,12 +72,12 @@ fn a_running_turn_is_waited_for() {
     check(
         &["completed", "running"],
         expect![[r#"
-        > ask 0
-        answer 0
-        [10 tokens in, 2 out, 0 s]
-        > ask 1
-        running: Some("t1")
-    "#]],
+            > ask 0
+            answer 0
+            [10 tokens in, 2 out, 0 s]
+            > ask 1
+            left: Some("t1") None
+        "#]],
     );
 }
 
@@ -80,7 +86,19 @@ fn an_empty_log_says_nothing() {
     check(
         &[],
         expect![[r#"
-        running: None
-    "#]],
+            left: None None
+        "#]],
     );
+}
+
+#[test]
+fn an_open_question_is_asked_again() {
+    check(&["completed", "asking"], expect![[r#"
+        > ask 0
+        answer 0
+        [10 tokens in, 2 out, 0 s]
+        > ask 1
+        ! the agent asks for permission: run it
+        left: Some("t1") Some(Question { request_id: "r1", title: "run it" })
+    "#]]);
 }
