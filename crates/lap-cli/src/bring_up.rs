@@ -23,7 +23,7 @@ pub(crate) async fn wait(
         let feed = tokio::select! {
             feed = events.next() => feed,
             _ = signals.next() => {
-                progress.end(io);
+                progress.end();
                 io.talk(&format!("The session goes on: `lap attach {session_id}` returns, `lap stop {session_id}` ends it."));
                 return Err(Failure::interrupted());
             }
@@ -36,7 +36,7 @@ pub(crate) async fn wait(
             }
             Some(Ok(Feed::Back)) => continue,
             Some(Err(e)) => {
-                progress.end(io);
+                progress.end();
                 return Err(e.into());
             }
             None => return Err(Failure::new(Exit::Failure, "the event stream ended")),
@@ -51,13 +51,13 @@ pub(crate) async fn wait(
                     return Ok(entry.id);
                 }
                 "failed" => {
-                    progress.end(io);
+                    progress.end();
                     let reason = failure_reason.unwrap_or_else(|| "the server gave no reason".to_owned());
                     return Err(Failure::new(Exit::Session, format!("the session failed: {reason}"))
                         .hint(format!("`lap logs {session_id} --sandbox` shows what the sandbox wrote.")));
                 }
                 "dead" => {
-                    progress.end(io);
+                    progress.end();
                     let reason = end_reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
                     return Err(Failure::new(Exit::Session, format!("the session ended before it was ready{reason}")));
                 }
@@ -86,24 +86,39 @@ fn words(phase: &str) -> String {
     .to_owned()
 }
 
+/// A moving sign on standard error that something goes on; gone when dropped.
+pub(crate) struct Spinner(ProgressBar);
+
+impl Spinner {
+    /// Shows it, where standard error is a terminal.
+    pub fn start(io: &Io, words: &'static str) -> Option<Self> {
+        io.err_is_terminal.then(|| {
+            let spinner = ProgressBar::new_spinner().with_message(words);
+            spinner.set_draw_target(ProgressDrawTarget::stderr());
+            let style = if io.color { "{spinner:.cyan} {msg} {elapsed:.dim}" } else { "{spinner} {msg} {elapsed}" };
+            spinner.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            spinner.enable_steady_tick(Duration::from_millis(100));
+            Self(spinner)
+        })
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// A spinner on a terminal, lines elsewhere; both on standard error.
 struct Progress {
     started: Instant,
-    spinner: Option<ProgressBar>,
+    spinner: Option<Spinner>,
     last: String,
 }
 
 impl Progress {
     fn new(io: &Io) -> Self {
-        let spinner = io.err_is_terminal.then(|| {
-            let spinner = ProgressBar::new_spinner();
-            spinner.set_draw_target(ProgressDrawTarget::stderr());
-            let style = if io.color { "{spinner:.cyan} {msg} {elapsed:.dim}" } else { "{spinner} {msg} {elapsed}" };
-            spinner.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            spinner.enable_steady_tick(Duration::from_millis(100));
-            spinner
-        });
-        Self { started: Instant::now(), spinner, last: String::new() }
+        Self { started: Instant::now(), spinner: Spinner::start(io, "starting"), last: String::new() }
     }
 
     fn show(&mut self, io: &mut Io, phase: &str, detail: Option<&str>) {
@@ -115,28 +130,18 @@ impl Progress {
             return;
         }
         match &self.spinner {
-            Some(spinner) => spinner.set_message(text.clone()),
+            Some(Spinner(bar)) => bar.set_message(text.clone()),
             None => io.talk(&format!("{text} …")),
         }
         self.last = text;
     }
 
-    fn ready(&mut self, io: &mut Io) {
-        self.end(io);
+    fn ready(mut self, io: &mut Io) {
+        self.end();
         io.talk(&format!("ready after {:.1} s", self.started.elapsed().as_secs_f64()));
     }
 
-    fn end(&mut self, _: &mut Io) {
-        if let Some(spinner) = self.spinner.take() {
-            spinner.finish_and_clear();
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(spinner) = self.spinner.take() {
-            spinner.finish_and_clear();
-        }
+    fn end(&mut self) {
+        self.spinner = None;
     }
 }

@@ -60,6 +60,11 @@ impl Transcript {
         self.last_tool = None;
     }
 
+    /// Whether the cursor stands at the beginning of a line.
+    pub(crate) fn is_at_line_start(&self) -> bool {
+        self.at_line_start
+    }
+
     /// What to write for an event; often nothing.
     pub fn event(&mut self, event: &Event) -> String {
         let mut out = String::new();

@@ -7,13 +7,14 @@ mod editor;
 mod keys;
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use lap_api::event::EventKind;
 use lap_api::message::{Message, Part, SendMessage};
 use lap_api::session::{PermissionDecision as Decision, Session};
 use lap_client::{Client, Error, EventStream, Feed, LogEntry};
 
-use crate::bring_up;
+use crate::bring_up::{self, Spinner};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::signals::{Came, Signals};
@@ -24,6 +25,9 @@ use keys::{Key, Keys, TerminalGuard};
 
 /// Turns of the past that are shown again on attach.
 const TURNS_SHOWN: usize = 3;
+
+/// How long nothing must happen before the screen says that something goes on.
+const SILENCE: Duration = Duration::from_millis(400);
 
 const HELP: &str = "\
 Type a message and press Enter. A backslash at the end of a line goes on with the next one; pasted lines stay together.
@@ -315,10 +319,18 @@ impl<'a> Chat<'a> {
         signals: &mut Signals,
         context: &mut Context,
     ) -> Result<Next, Failure> {
+        let mut spinner = None;
         loop {
             tokio::select! {
+                // A model that thinks is silent for long; then something moves on the screen.
+                () = tokio::time::sleep(SILENCE), if spinner.is_none() && self.transcript.is_at_line_start() => {
+                    spinner = Spinner::start(&context.io, "working");
+                }
                 feed = self.events.next() => {
                     let shown = self.take_in(feed)?;
+                    if !shown.text.is_empty() {
+                        spinner = None;
+                    }
                     context.io.data(&shown.text)?;
                     if let Some(exit) = shown.leave {
                         return Ok(Next::Leave(exit));
@@ -332,6 +344,7 @@ impl<'a> Chat<'a> {
                 }
                 sent = sent(&mut self.sending) => {
                     self.sending = None;
+                    spinner = None;
                     match sent {
                         Ok(turn_id) => {
                             self.transcript.is_own(&turn_id);
@@ -349,6 +362,7 @@ impl<'a> Chat<'a> {
                 },
                 came = signals.next() => match came {
                     Came::Interrupt => {
+                        spinner = None;
                         let words = self.transcript.aside("[stopping the turn …]");
                         context.io.data(&words)?;
                         self.abort(context).await?;

@@ -93,12 +93,15 @@ fn an_empty_log_says_nothing() {
 
 #[test]
 fn an_open_question_is_asked_again() {
-    check(&["completed", "asking"], expect![[r#"
+    check(
+        &["completed", "asking"],
+        expect![[r#"
         > ask 0
         answer 0
         [10 tokens in, 2 out, 0 s]
         > ask 1
         ! the agent asks for permission: run it
         left: Some("t1") Some(Question { request_id: "r1", title: "run it" })
-    "#]]);
+    "#]],
+    );
 }
