@@ -43,8 +43,10 @@ pub(super) async fn serve(
     let listening = starting.listening().await?;
     out.phase("harness_listening", None).await;
     // opencode reads the working tree's own configuration with the first request, and never again.
+    let untouched = config::Untouched::hold(&setting.layout.repo());
     let api = listening.api.clone();
     let (mut server, session) = tokio::try_join!(listening.connect(), open_session(&api, &setting, &out))?;
+    drop(untouched);
     out.phase("harness_ready", None).await;
     out.report(Report::Ready { harness_session_id: Some(session.clone()) }).await;
     server.warm_up();

@@ -1,6 +1,9 @@
 //! What opencode is told at its start and with each message. All of it travels in the environment and in requests:
 //! nothing is written into the user's repository.
 
+use std::fs::Permissions;
+use std::path::{Path, PathBuf};
+
 use lap_api::link::{GuestBoot, McpServer, Turn};
 use serde_json::{Map, Value, json};
 
@@ -98,6 +101,35 @@ fn permission(mode: &str) -> Value {
     }
 }
 
+/// Keeps opencode from editing the user's configuration while it loads it: it would add a `$schema` line to a file
+/// without one, and the working tree would differ from what was cloned. Dropping it gives the files their modes back.
+pub(super) struct Untouched(Vec<(PathBuf, Permissions)>);
+
+impl Untouched {
+    /// Takes the right to write from the files that opencode would write.
+    pub(super) fn hold(tree: &Path) -> Self {
+        let files = ["opencode.json", "opencode.jsonc", ".opencode/opencode.json", ".opencode/opencode.jsonc"];
+        let held = files.iter().filter_map(|name| {
+            let path = tree.join(name);
+            let before = std::fs::symlink_metadata(&path).ok().filter(|data| data.is_file())?.permissions();
+            let mut locked = before.clone();
+            locked.set_readonly(true);
+            std::fs::set_permissions(&path, locked).ok()?;
+            Some((path, before))
+        });
+        Self(held.collect())
+    }
+}
+
+impl Drop for Untouched {
+    fn drop(&mut self) {
+        for (path, before) in self.0.drain(..) {
+            // Gone in the meantime: then there is nothing to give back.
+            let _ = std::fs::set_permissions(path, before);
+        }
+    }
+}
+
 /// One user message; images travel inside it.
 pub(super) fn prompt(boot: &GuestBoot, turn: &Turn, message_id: &str) -> Value {
     let mut parts = vec![json!({ "type": "text", "text": turn.text })];
@@ -111,3 +143,6 @@ pub(super) fn prompt(boot: &GuestBoot, turn: &Turn, message_id: &str) -> Value {
     }
     prompt
 }
+
+#[cfg(test)]
+mod tests;
