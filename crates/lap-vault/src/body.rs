@@ -1,6 +1,7 @@
 //! Bodies on their way through: counted, and where asked decoded and searched, frame by frame. Nothing is collected; what is
 //! held back is bounded by the longest text that is looked for.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -12,9 +13,10 @@ use futures_util::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use crate::grants::Table;
-use crate::needles::Replacer;
+use crate::needles::{PAUSE, Release, Replacer};
 use crate::record::Exchange;
 use crate::upstream::Lease;
 
@@ -29,6 +31,8 @@ pub(crate) struct Relay {
     lease: Option<Lease>,
     /// Trailers that wait until what was held back is out.
     trailers: Option<HeaderMap>,
+    /// Runs while bytes are held and none come.
+    pause: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
@@ -79,7 +83,7 @@ pub(crate) struct SignedBody;
 
 impl Relay {
     fn of(source: Source) -> Self {
-        Self { source, replacer: None, count: None, lease: None, trailers: None, ended: false }
+        Self { source, replacer: None, count: None, lease: None, trailers: None, pause: None, ended: false }
     }
 
     pub fn empty() -> Self {
@@ -139,6 +143,19 @@ impl Relay {
         let out = rewriting.replacer.finish();
         self.note_hits()?;
         Ok(out)
+    }
+
+    /// After a while without bytes, those that were held and may go.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let Some(rewriting) = &mut self.replacer else { return Poll::Pending };
+        let release = if rewriting.purpose == Purpose::Scrub { Release::Little } else { Release::All };
+        if !rewriting.replacer.can_relax(release) {
+            return Poll::Pending;
+        }
+        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
+        ready!(pause.as_mut().poll(cx));
+        self.pause = None;
+        Poll::Ready(rewriting.replacer.relax(release))
     }
 
     fn note_hits(&self) -> Result<(), BoxError> {
@@ -207,7 +224,16 @@ impl Body for Relay {
             if self.ended {
                 return Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(t))));
             }
-            let out = match ready!(self.source.poll(cx)) {
+            let polled = match self.source.poll(cx) {
+                Poll::Ready(polled) => polled,
+                Poll::Pending => {
+                    let out = ready!(self.poll_pause(cx));
+                    self.add(Direction::In, out.len());
+                    return Poll::Ready(Some(Ok(Frame::data(out))));
+                }
+            };
+            self.pause = None;
+            let out = match polled {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) => {
                         self.give_back_if_over();

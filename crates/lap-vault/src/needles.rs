@@ -1,11 +1,12 @@
 //! Finds many texts at once in a stream and puts others in their place.
 //!
 //! The result does not depend on how the stream is cut: at the end of a piece exactly those bytes are held back that could
-//! still become one of the texts, and nothing else, so that events of a stream are not delayed. Memory is bounded by the
-//! longest text. Only the first bytes of a text are given to the search automaton, which cannot be wiped; the whole text
+//! still become one of the texts, and nothing else, so that events of a stream are not delayed. Where a stream pauses with
+//! such bytes held, [`Replacer::relax`] lets go of what it may. Memory is bounded by the longest text. Only the first bytes of a text are given to the search automaton, which cannot be wiped; the whole text
 //! stays in a [`Secret`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
 use bytes::{Bytes, BytesMut};
@@ -148,17 +149,34 @@ impl Needles {
     }
 }
 
+/// How long a stream may pause before held bytes are let go: a message of some protocol may well end in the first letter of a
+/// secret, and its reader waits.
+pub(crate) const PAUSE: Duration = Duration::from_millis(40);
+/// So much of a secret may get out when whoever sends it pauses in its middle; the prefix that tells the kind is longer.
+const MAX_RELAXED: usize = 3;
+
+/// What may be let go when a stream pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// Everything: the texts are no secrets (stubs).
+    All,
+    /// A few bytes, and the text is still recognised when it goes on (secrets).
+    Little,
+}
+
 /// Replacement in a stream.
 pub(crate) struct Replacer {
     needles: Arc<Needles>,
     enabled: u128,
     held: BytesMut,
+    /// Of the held bytes these many are out already.
+    relaxed: usize,
     hits: u128,
 }
 
 impl Replacer {
     pub fn new(needles: Arc<Needles>, enabled: u128) -> Self {
-        Self { needles, enabled, held: BytesMut::new(), hits: 0 }
+        Self { needles, enabled, held: BytesMut::new(), relaxed: 0, hits: 0 }
     }
 
     /// Credentials whose texts were replaced so far.
@@ -173,7 +191,25 @@ impl Replacer {
 
     /// Whether nothing is held back.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.held.len() == self.relaxed
+    }
+
+    /// The stream pauses: gives what may go, nothing if nothing may.
+    pub fn relax(&mut self, release: Release) -> Bytes {
+        match release {
+            Release::All => self.finish(),
+            Release::Little if self.held.len() <= MAX_RELAXED => {
+                let out = Bytes::copy_from_slice(&self.held[self.relaxed..]);
+                self.relaxed = self.held.len();
+                out
+            }
+            Release::Little => Bytes::new(),
+        }
+    }
+
+    /// Whether [`Replacer::relax`] would give something.
+    pub fn can_relax(&self, release: Release) -> bool {
+        !self.is_empty() && (release == Release::All || self.held.len() <= MAX_RELAXED)
     }
 
     /// Takes the next piece and gives what is certain. A piece without any text, and without a beginning of one at its end,
@@ -188,6 +224,13 @@ impl Replacer {
     }
 
     fn run(&mut self, piece: Bytes, last: bool) -> Bytes {
+        let mut out = self.replace_in(piece, last);
+        let out_before = self.relaxed.min(out.len());
+        self.relaxed -= out_before;
+        out.split_off(out_before)
+    }
+
+    fn replace_in(&mut self, piece: Bytes, last: bool) -> Bytes {
         let piece = if self.held.is_empty() {
             piece
         } else {

@@ -56,6 +56,9 @@ struct Asked {
 
 /// Everything about the way of a request.
 struct Way {
+    /// What the sandbox calls it; nothing else is said to it.
+    host: Host,
+    port: u16,
     place: Place,
     addresses: Vec<SocketAddr>,
     uri: Uri,
@@ -219,10 +222,10 @@ async fn to_host(
             ),
         },
     };
-    let place = Place { tls: connection.tls, host, addr: NOWHERE, h2: request.version() == Version::HTTP_2 };
+    let place = Place { tls: connection.tls, host: host.clone(), addr: NOWHERE, h2: request.version() == Version::HTTP_2 };
     let uri = uri_of(connection.tls, &authority, path)?;
     let scrubbed = open.credential;
-    Ok(Way { place, addresses, uri, authority, open, swapped: swapped | in_path, scrubbed })
+    Ok(Way { host, port, place, addresses, uri, authority, open, swapped: swapped | in_path, scrubbed })
 }
 
 async fn to_gateway(
@@ -248,7 +251,8 @@ async fn to_gateway(
     let authority = HeaderValue::from_str(&target.authority()).map_err(|_| Refusal::bad_request("The gateway's address is not valid."))?;
     let path = path.parse().map_err(|_| Refusal::bad_request("The request's path is not valid."))?;
     let uri = uri_of(target.tls, &authority, path)?;
-    Ok(Way { place, addresses, uri, authority, open: Open::default(), swapped, scrubbed: table.open_at_gateway() })
+    let (host, scrubbed) = (Host::Name(gateway::NAME.to_owned()), table.open_at_gateway());
+    Ok(Way { host, port: default_port, place, addresses, uri, authority, open: Open::default(), swapped, scrubbed })
 }
 
 /// Stands in a place until the pool has chosen among the judged addresses.
@@ -270,7 +274,7 @@ async fn forward(
     request: Request<Incoming>,
     exchange: &Arc<Exchange>,
 ) -> Result<Response<Relay>, Refusal> {
-    let Way { place, addresses, uri, authority, open, swapped, scrubbed } = way;
+    let Way { host, port, place, addresses, uri, authority, open, swapped, scrubbed } = way;
     let (mut parts, body) = request.into_parts();
     let has_body = !body.is_end_stream();
     let care = if swapped != 0 || (open.body != 0 && has_body) { Care::Strict } else { Care::Lenient };
@@ -283,7 +287,6 @@ async fn forward(
     }
     let body = substitute::body(table, open.body, &mut parts.headers, body, exchange).await?;
     let request = assemble(parts.method.clone(), uri, authority, parts.headers, body);
-    let (host, port) = (place.host.clone(), addresses.first().map_or(0, SocketAddr::port));
     let answer = vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
     let Answer { response, lease } = answer;
     let (mut head, body) = response.into_parts();
@@ -330,6 +333,11 @@ fn broken(host: &Host, port: u16, error: &UpstreamError) -> Refusal {
         }
         cause = error.source();
     }
+    if host.name() == Some(gateway::NAME) {
+        // Errors name hosts and certificates; where the gateway really is, is none of the sandbox's business.
+        tracing::warn!("the model gateway could not be reached: {error}");
+        return Refusal { sentence: "The model gateway could not be reached.".to_owned(), ..Refusal::upstream(host, port, error) };
+    }
     Refusal::upstream(host, port, error)
 }
 
@@ -358,8 +366,8 @@ async fn open_websocket(
     upgrade: Upgrade,
     exchange: &Arc<Exchange>,
 ) -> Result<Response<Relay>, Refusal> {
-    let Way { mut place, addresses, uri, authority, open: _, swapped, scrubbed } = way;
-    if place.host.name() == Some(gateway::NAME) || table.gateway.as_ref().is_some_and(|g| g.host == place.host && swapped & table.open_at_gateway() != 0) {
+    let Way { host, port, mut place, addresses, uri, authority, open: _, swapped: _, scrubbed } = way;
+    if host.name() == Some(gateway::NAME) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "gateway_route", "The gateway's model routes are not WebSockets."));
     }
     place.h2 = false;
@@ -368,7 +376,6 @@ async fn open_websocket(
     parts.headers.remove(http::header::SEC_WEBSOCKET_EXTENSIONS);
     parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    let (host, port) = (place.host.clone(), addresses.first().map_or(0, SocketAddr::port));
     let request = assemble(parts.method.clone(), uri, authority, parts.headers, Relay::empty());
     let answer = vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
     let Answer { mut response, lease } = answer;

@@ -9,7 +9,7 @@ use lap_domain::egress::Host;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::Vault;
-use crate::needles::Replacer;
+use crate::needles::{PAUSE, Release, Replacer};
 use crate::record::Exchange;
 use crate::refusal::Refusal;
 use crate::wire::Wire;
@@ -74,7 +74,18 @@ where
     let mut buf = BytesMut::new();
     loop {
         buf.reserve(PIECE);
-        let n = from.read_buf(&mut buf).await?;
+        let read = from.read_buf(&mut buf);
+        let n = match &mut scrub {
+            Some(replacer) if replacer.can_relax(Release::Little) => match tokio::time::timeout(PAUSE, read).await {
+                Ok(read) => read?,
+                Err(_) => {
+                    to.write_all(&replacer.relax(Release::Little)).await?;
+                    to.flush().await?;
+                    continue;
+                }
+            },
+            _ => read.await?,
+        };
         let piece: Bytes = buf.split().freeze();
         let piece = match &mut scrub {
             Some(replacer) if n == 0 => replacer.finish(),

@@ -67,6 +67,27 @@ fn pieces_without_anything_come_back_uncopied() {
 }
 
 #[test]
+fn a_pause_lets_a_little_go_and_the_text_is_still_found() {
+    let needles = needles(&[("ghp_secret", "stub_long_enough")]);
+    let mut replacer = Replacer::new(needles.clone(), u128::MAX);
+    assert_eq!(replacer.feed(Bytes::from_static(b"pong")), "pon");
+    assert_eq!(replacer.relax(super::Release::Little), "g");
+    assert!(replacer.is_empty());
+    assert_eq!(replacer.feed(Bytes::from_static(b" next g")), " next ");
+    assert_eq!(replacer.relax(super::Release::Little), "g");
+    assert_eq!(replacer.feed(Bytes::from_static(b"hp")), "");
+    assert_eq!(replacer.relax(super::Release::Little), "hp");
+    assert_eq!(replacer.feed(Bytes::from_static(b"_")), "");
+    assert!(!replacer.can_relax(super::Release::Little));
+    assert_eq!(replacer.relax(super::Release::Little), "");
+    assert_eq!(replacer.feed(Bytes::from_static(b"secret!")), "b_long_enough!");
+    assert_eq!(replacer.finish(), "");
+    let mut replacer = Replacer::new(needles, u128::MAX);
+    assert_eq!(replacer.feed(Bytes::from_static(b"ghp_sec")), "");
+    assert_eq!(replacer.relax(super::Release::All), "ghp_sec");
+}
+
+#[test]
 fn disabled_credentials_are_left_alone() {
     let needles = needles(&[("stub_a", "X"), ("stub_b", "Y")]);
     let (out, hits) = needles.replace(b"stub_a stub_b", 0b10).expect("one is there");
