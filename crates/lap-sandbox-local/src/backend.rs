@@ -19,6 +19,7 @@ use lap_sandbox::{
 };
 use rustix::fs::FlockOperation;
 use rustix::process::{PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -46,8 +47,21 @@ const LAST_WORDS: usize = 3;
 const SPARES: usize = 2;
 
 const LOG: &str = "sidecar.log";
-/// In a sandbox's folder: the image it uses, so that no newer server removes it.
-const IMAGE_NAME: &str = "image";
+/// In a sandbox's folder: [`Made`] as JSON.
+const MADE: &str = "made.json";
+
+/// What a later server must know of a sandbox: its own image and groups may be elsewhere.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Made {
+    image: PathBuf,
+    cgroups: CgroupPlan,
+}
+
+impl Made {
+    fn of(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(folder.join(MADE)).ok()?).ok()
+    }
+}
 
 /// Where the backend finds what it needs.
 #[derive(Debug, Clone)]
@@ -73,6 +87,8 @@ struct Shared {
     lap_binary: PathBuf,
     link_socket: PathBuf,
     image: PathBuf,
+    /// Keeps other servers on the same folder from removing the image.
+    _image_held: File,
     templates: Templates,
     cgroups: CgroupPlan,
     /// Set once, when the trial at the start is over.
@@ -255,6 +271,7 @@ impl Shared {
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))?;
         }
         let image = image::build(&images)?;
+        let image_held = image::hold(&image)?;
         let templates = Templates::new(images.join("volumes"))?;
         // Two servers on one machine must not share groups: the folder's path tells them apart.
         let cgroups = CgroupPlan::prepare(&format!("lap-{:08x}", fingerprint(&data_dir)))?;
@@ -263,6 +280,7 @@ impl Shared {
             lap_binary: lap_binary.canonicalize()?,
             link_socket: std::path::absolute(link_socket)?,
             image,
+            _image_held: image_held,
             templates,
             cgroups,
             settled: OnceLock::new(),
@@ -271,13 +289,8 @@ impl Shared {
             spares: Mutex::default(),
             children: Mutex::default(),
         };
-        let in_use: Vec<PathBuf> = shared
-            .folders()?
-            .into_values()
-            .filter_map(|folder| std::fs::read_to_string(folder.join(IMAGE_NAME)).ok())
-            .map(|name| images.join(name))
-            .chain([shared.image.clone()])
-            .collect();
+        let in_use: Vec<PathBuf> =
+            shared.folders()?.into_values().filter_map(|folder| Some(Made::of(&folder)?.image)).collect();
         image::prune(&images, |path| in_use.iter().any(|used| used == path))?;
         Ok(shared)
     }
@@ -476,9 +489,8 @@ impl Shared {
             .mode(0o600)
             .open(folder.join(record::LOCK))?;
         rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive)?;
-        if let Some(name) = self.image.file_name() {
-            std::fs::write(folder.join(IMAGE_NAME), name.as_encoded_bytes())?;
-        }
+        let made = Made { image: self.image.clone(), cgroups: self.cgroups.clone() };
+        std::fs::write(folder.join(MADE), serde_json::to_vec(&made)?)?;
         for tool in &spec.tools {
             image::ensure_tool(&self.image, &tool.name)?;
         }
@@ -559,7 +571,9 @@ impl Shared {
         };
         let folder = self.folder(id);
         let deadline = tokio::time::Instant::now() + DEATH_DEADLINE;
-        for role in ["sidecar", "init"] {
+        let cgroups = Made::of(&folder).map_or_else(|| self.cgroups.clone(), |made| made.cgroups);
+        // The sandbox before its sidecar, which buries it; the other way round that would be left to the machine's init.
+        for role in ["init", "sidecar"] {
             if let Some(process) = record::find(&folder, role) {
                 end(process, deadline).await.map_err(failed("a process would not end"))?;
             }
@@ -580,9 +594,9 @@ impl Shared {
         }
         self.await_burial(id, deadline).await.map_err(failed("its sidecar would not end"))?;
         loop {
-            cgroup::kill_all(&self.cgroups, id.as_str())
+            cgroup::kill_all(&cgroups, id.as_str())
                 .map_err(failed("could not kill what is left in its control groups"))?;
-            if cgroup::remove(&self.cgroups, id.as_str()).map_err(failed("could not remove its control groups"))? {
+            if cgroup::remove(&cgroups, id.as_str()).map_err(failed("could not remove its control groups"))? {
                 break;
             }
             if tokio::time::Instant::now() > deadline {

@@ -9,6 +9,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lap_sandbox::{Limits, SandboxId};
 use rustix::fs::{Mode, OFlags, inotify};
@@ -64,6 +65,23 @@ impl CgroupPlan {
         Ok(plan)
     }
 
+    fn make_group(&self, parent: &Path, name: &str) -> io::Result<PathBuf> {
+        match make(parent, name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Another server on the same data folder, such as a passing `lap doctor`, has tidied up behind itself.
+                let base = parent.parent().unwrap_or(parent);
+                if let Some(own) = parent.file_name().and_then(|name| name.to_str()) {
+                    make(base, own)?;
+                }
+                if self.unified.as_deref() == Some(parent) {
+                    enable_v2(base, parent);
+                }
+                make(parent, name)
+            }
+            result => result,
+        }
+    }
+
     /// Every folder of ours, each once.
     pub fn folders(&self) -> Vec<&Path> {
         let mut all: Vec<&Path> = [&self.v1_memory, &self.v1_pids, &self.v1_cpu, &self.unified]
@@ -95,7 +113,7 @@ impl CgroupPlan {
     pub(crate) fn create(&self, id: &SandboxId, limits: &Limits) -> Result<SandboxGroups, LaunchError> {
         let mut attach = Vec::new();
         let mut files = Watched::default();
-        let group = |parent: &Path| make(parent, id.as_str()).attempt("make a control group");
+        let group = |parent: &Path| self.make_group(parent, id.as_str()).attempt("make a control group");
         if let Some(parent) = &self.v1_memory {
             let folder = group(parent)?;
             write(&folder.join("memory.limit_in_bytes"), limits.memory_bytes).attempt("limit memory")?;
@@ -107,7 +125,7 @@ impl CgroupPlan {
         if let Some(parent) = &self.v1_pids {
             let folder = group(parent)?;
             write(&folder.join("pids.max"), limits.pids).attempt("limit processes")?;
-            files.pids = Some(folder.join("pids.events"));
+            files.v1_pids = Some(folder.join("pids.events"));
             attach.push(folder);
         }
         if let Some(parent) = &self.v1_cpu {
@@ -286,7 +304,11 @@ struct Watched {
     v1_memory: Option<V1Memory>,
     memory: Option<PathBuf>,
     pids: Option<PathBuf>,
+    v1_pids: Option<PathBuf>,
 }
+
+/// Version 1 counts refused processes and tells nobody (neither poll nor inotify on pids.events): somebody has to look.
+const V1_PIDS_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct V1Memory {
@@ -294,7 +316,7 @@ struct V1Memory {
     control: File,
 }
 
-/// Tells when a limit is hit, by the kernel's own notifications.
+/// Tells when a limit is hit, by the kernel's own notifications where it has them.
 ///
 /// Opened with the sidecar's first rights and used after it has dropped them.
 #[derive(Debug)]
@@ -303,6 +325,8 @@ pub struct LimitWatch {
     changes: Option<OwnedFd>,
     memory: Option<File>,
     pids: Option<File>,
+    /// How often to look at `pids`, where nothing tells.
+    pids_interval: Option<Duration>,
     kills_seen: u64,
     refusals_seen: u64,
     registered: Option<Registered>,
@@ -329,7 +353,8 @@ impl LimitWatch {
         Ok(Self {
             changes,
             memory: open(&files.memory)?,
-            pids: open(&files.pids)?,
+            pids_interval: files.v1_pids.is_some().then_some(V1_PIDS_INTERVAL),
+            pids: open(&files.v1_pids.or(files.pids))?,
             v1_memory: files.v1_memory,
             kills_seen: 0,
             refusals_seen: 0,
@@ -372,6 +397,7 @@ impl LimitWatch {
                     return Ok(LimitHit::Memory { killed: new });
                 }
                 ready = drained(registered.changes.as_ref()) => ready?,
+                () = passed(self.pids_interval) => {}
             }
         }
     }
@@ -396,6 +422,13 @@ impl LimitWatch {
             return counter(&mut memory.control, "oom_kill");
         }
         self.memory.as_mut().map(|file| counter(file, "oom_kill")).transpose().map(|seen| seen.unwrap_or(0))
+    }
+}
+
+async fn passed(interval: Option<Duration>) {
+    match interval {
+        Some(interval) => tokio::time::sleep(interval).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn sandbox(filters: &Filters, processes: Option<u64>) -> io::Result<O
     if let Some(processes) = processes {
         lower(Resource::Nproc, processes)?;
     }
+    drop_bounding_set()?;
     drop_capabilities()?;
     rustix::thread::set_no_new_privs(true)?;
     let without_landlock = landlock().err().map(|error| error.to_string());
@@ -28,9 +29,13 @@ pub(crate) fn sandbox(filters: &Filters, processes: Option<u64>) -> io::Result<O
     Ok(without_landlock)
 }
 
-/// Everything a sidecar gives up once its sandbox runs, apart from its user.
-pub(crate) fn sidecar(filters: &Filters) -> io::Result<()> {
+/// Everything a sidecar gives up once its sandbox runs. `become_user` is called when rights to change users are still there.
+pub(crate) fn sidecar(filters: &Filters, become_user: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     lower(Resource::Core, 0)?;
+    // Nobody asks how the sandbox's first process ended, so nobody needs to bury it either.
+    sys::ignore_children()?;
+    drop_bounding_set()?;
+    become_user()?;
     drop_capabilities()?;
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -50,8 +55,7 @@ fn lower(resource: Resource, wanted: u64) -> io::Result<()> {
     Ok(rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?)
 }
 
-fn drop_capabilities() -> io::Result<()> {
-    rustix::thread::clear_ambient_capability_set()?;
+fn drop_bounding_set() -> io::Result<()> {
     for bit in 0..64 {
         let Some(capability) = CapabilitySet::from_bits(1 << bit) else { continue };
         if rustix::thread::capability_is_in_bounding_set(capability).is_ok_and(|present| present) {
@@ -62,6 +66,11 @@ fn drop_capabilities() -> io::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    rustix::thread::clear_ambient_capability_set()?;
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+
 /// The home folder, relative to the root.
 pub(crate) const HOME: &str = "home/agent";
 /// This program inside, relative to the root.
@@ -153,12 +155,22 @@ pub fn build(images: &Path) -> io::Result<PathBuf> {
 
 const PREFIX: &str = "host-";
 
-/// Removes images that nobody uses any more.
+/// Says that this process uses an image, for as long as the result lives.
+pub(crate) fn hold(image: &Path) -> io::Result<fs::File> {
+    let folder = fs::File::open(image)?;
+    rustix::fs::flock(&folder, FlockOperation::LockShared)?;
+    Ok(folder)
+}
+
+/// Removes images that no server holds and no sandbox uses.
 pub(crate) fn prune(images: &Path, used: impl Fn(&Path) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(images)?.flatten() {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
         if ours && !used(&entry.path()) {
-            remove(&entry.path())?;
+            let folder = fs::File::open(entry.path())?;
+            if rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                remove(&entry.path())?;
+            }
         }
     }
     Ok(())

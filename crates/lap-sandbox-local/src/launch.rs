@@ -189,12 +189,15 @@ pub fn confine_sidecar(launched: &Launched, folder: &Path) -> Result<(), LaunchE
     confine::lock_memory();
     // Entered with the server's rights: as an ordinary user the sidecar might not find its way.
     rustix::process::chdir(folder).attempt("enter the folder of the server's socket")?;
-    if let Identity::Separate { sidecar, .. } = launched.identity {
-        let (uid, gid) = (identity::uid(sidecar), identity::gid(sidecar));
-        rustix::thread::set_thread_res_gid(gid, gid, gid).attempt("become the sidecar's user")?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).attempt("become the sidecar's user")?;
-    }
-    confine::sidecar(&filters).attempt("drop the sidecar's rights")
+    let become_user = || {
+        if let Identity::Separate { sidecar, .. } = launched.identity {
+            let (uid, gid) = (identity::uid(sidecar), identity::gid(sidecar));
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        }
+        Ok(())
+    };
+    confine::sidecar(&filters, become_user).attempt("drop the sidecar's rights")
 }
 
 /// Ends a sandbox at once, with everything in it.

@@ -200,6 +200,13 @@ pub fn lock_memory() -> io::Result<()> {
     check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) })
 }
 
+/// Lets the kernel bury this process's children.
+pub fn ignore_children() -> io::Result<()> {
+    // SAFETY: sets a disposition, not a handler.
+    let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Lets the runtime wait until a descriptor is readable.
 pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the AsyncFd owns the descriptor, an OwnedFd gives the same number every time, and nobody else can close it.

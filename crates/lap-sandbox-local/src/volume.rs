@@ -216,7 +216,9 @@ impl Templates {
         DirBuilder::new().mode(0o700).recursive(true).create(&folder)?;
         for entry in std::fs::read_dir(&folder)?.flatten() {
             // Drafts and spares of a server that was killed.
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with('.')) {
+            let maker =
+                entry.file_name().to_str().and_then(|name| name.strip_prefix('.')?.split('-').nth(1)?.parse().ok());
+            if maker.is_some_and(|pid: u32| !Path::new(&format!("/proc/{pid}")).exists()) {
                 std::fs::remove_file(entry.path())?;
             }
         }

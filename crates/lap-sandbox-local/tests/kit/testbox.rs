@@ -1,7 +1,7 @@
 //! Stands in for `lap` in this crate's tests: the same three roles, with a guest that runs the shell commands it is sent.
 //!
 //! The sidecar greets the test over the server's socket with a line, then joins the test's and the guest's streams. Each
-//! line the guest gets is a command in JSON; each line it answers is `[status, output]`.
+//! line the guest gets is a command in JSON; each line it answers is `[status, output]`. `!log TIMES TEXT` writes to its log.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
@@ -39,7 +39,12 @@ fn sidecar(started: Started) -> Result<(), Box<dyn std::error::Error>> {
     thread::spawn(move || answer_names(&dns));
     let limits = launched.limits;
     let mut events = log.clone();
-    thread::spawn(move || report_limits(limits, &mut events));
+    thread::spawn(move || {
+        if let Err(error) = report_limits(limits, &mut events) {
+            // A test that waits for a limit finds this instead.
+            let _ = writeln!(events, "could not watch the limits: {error}");
+        }
+    });
     rustix::io::ioctl_fionbio(&launched.output, false)?;
     let mut output = std::fs::File::from(launched.output);
     thread::spawn(move || std::io::copy(&mut output, &mut log));
@@ -99,6 +104,13 @@ fn guest() -> Result<(), Box<dyn std::error::Error>> {
     writeln!(link, "\"hello\"")?;
     for line in BufReader::new(link.try_clone()?).lines() {
         let command: String = serde_json::from_str(&line?)?;
+        if let Some((times, text)) = command.strip_prefix("!log ").and_then(|rest| rest.split_once(' ')) {
+            for _ in 0..times.parse()? {
+                writeln!(std::io::stderr(), "{text}")?;
+            }
+            writeln!(link, "{}", serde_json::to_string(&(0, ""))?)?;
+            continue;
+        }
         let (mut reader, writer) = std::io::pipe()?;
         let mut child = Command::new("/bin/sh")
             .args(["-c", &command])

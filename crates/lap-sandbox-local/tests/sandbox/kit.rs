@@ -1,5 +1,4 @@
 //! What the tests of this crate share: a backend in a folder of its own, and a way to run commands inside a sandbox.
-#![allow(dead_code)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +29,7 @@ pub struct Kit {
     pub data: PathBuf,
     arrivals: mpsc::UnboundedReceiver<Inside>,
     waiting: HashMap<String, Inside>,
-    _folder: Arc<tempfile::TempDir>,
+    folder: Arc<tempfile::TempDir>,
 }
 
 /// A way into a running sandbox.
@@ -49,10 +48,10 @@ impl Kit {
     }
 
     /// Another server on the same folder, as after a restart.
-    pub async fn restarted(self) -> Self {
-        let Self { backend, _folder, .. } = self;
-        drop(backend);
-        Self::in_folder(_folder).await
+    ///
+    /// The first kit stays: it would end its sandboxes.
+    pub async fn restarted(&self) -> Self {
+        Self::in_folder(self.folder.clone()).await
     }
 
     async fn in_folder(folder: Arc<tempfile::TempDir>) -> Self {
@@ -63,7 +62,7 @@ impl Kit {
         let config = LocalConfig { data_dir: data.clone(), lap_binary, link_socket: link_socket.clone() };
         let backend = LocalBackend::open(config).await.expect("a backend");
         let arrivals = serve(&link_socket);
-        Self { backend, data, arrivals, waiting: HashMap::new(), _folder: folder }
+        Self { backend, data, arrivals, waiting: HashMap::new(), folder }
     }
 
     /// Provisions a sandbox and waits until its guest says hello.
@@ -81,7 +80,10 @@ impl Kit {
             return found;
         }
         loop {
-            let next = tokio::time::timeout(PATIENCE, self.arrivals.recv()).await.expect("a sandbox in time").expect("serving");
+            let next = tokio::time::timeout(PATIENCE, self.arrivals.recv())
+                .await
+                .expect("a sandbox in time")
+                .expect("serving");
             if next.id == name {
                 return next;
             }
@@ -98,13 +100,30 @@ impl Kit {
     }
 }
 
+impl Drop for Kit {
+    /// A test that fails half-way leaves no sandbox running.
+    fn drop(&mut self) {
+        for sandbox in std::fs::read_dir(self.data.join("sandboxes")).into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(sandbox.path().join("processes")).unwrap_or_default();
+            for pid in text.lines().filter_map(|line| line.split(' ').nth(1)?.parse().ok()) {
+                if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+        }
+    }
+}
+
 impl Inside {
     /// Runs a shell command inside; status and output.
     pub async fn run(&mut self, command: &str) -> (i32, String) {
         let line = format!("{}\n", serde_json::to_string(command).expect("text"));
         self.writer.write_all(line.as_bytes()).await.expect("a guest that listens");
         let mut answer = String::new();
-        tokio::time::timeout(PATIENCE, self.reader.read_line(&mut answer)).await.expect("an answer in time").expect("a guest");
+        tokio::time::timeout(PATIENCE, self.reader.read_line(&mut answer))
+            .await
+            .expect("an answer in time")
+            .expect("a guest");
         serde_json::from_str(&answer).unwrap_or_else(|_| panic!("no answer to `{command}`: {answer:?}"))
     }
 
@@ -117,6 +136,13 @@ impl Inside {
             assert_eq!(status, 0, "`{command}` at {place}: {output}");
             output.trim().to_owned()
         }
+    }
+
+    /// Sends a command that ends the guest, and waits for the end.
+    pub async fn hang_up(&mut self, command: &str) {
+        let line = format!("{}\n", serde_json::to_string(command).expect("text"));
+        self.writer.write_all(line.as_bytes()).await.expect("a guest that listens");
+        self.end().await;
     }
 
     /// Waits until the sandbox's end closes the stream.
