@@ -12,7 +12,7 @@ mod serve;
 use std::process::ExitCode;
 
 use clap::{Args as _, FromArgMatches as _, Subcommand as _};
-use lap_cli::{ClientCommand, ClientOptions};
+use lap_cli::{CliCommand, ClientOptions};
 
 const LONG_ABOUT: &str = "\
 LAP opens coding agents in isolated sandboxes. Real credentials stay outside: a vault on the sandbox's only way out \
@@ -32,7 +32,7 @@ fn program() -> clap::Command {
         .long_about(LONG_ABOUT)
         .after_help(lap_cli::AFTER_HELP)
         .max_term_width(100);
-    let program = ClientCommand::augment_subcommands(ClientOptions::augment_args(program));
+    let program = CliCommand::augment_subcommands(ClientOptions::augment_args(program));
     program
         .subcommand(config::ServeArgs::augment_args(clap::Command::new("serve").about("Run the server")))
         .subcommand(doctor::DoctorArgs::augment_args(
@@ -68,8 +68,8 @@ fn main() -> ExitCode {
             Some("doctor") => doctor::run(parsed(&mut matches)).await,
             Some("harness") => harness::run(parsed(&mut matches)).await,
             Some(_) => {
-                let command = ClientCommand::from_arg_matches(&matches).unwrap_or_else(|problem| problem.exit());
-                client::run(Some(command), options).await
+                let command = CliCommand::from_arg_matches(&matches).unwrap_or_else(|problem| problem.exit());
+                client::run(Some(command.into()), options).await
             }
             None => client::run(None, options).await,
         }

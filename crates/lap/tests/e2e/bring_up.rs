@@ -32,7 +32,7 @@ async fn a_repository_that_cannot_be_cloned_says_why() {
     let token = world.git.token().map(str::to_owned);
     let token = token.as_deref();
     let url = |name: &str| world.git.url(GIT_HOST, name);
-    check_failure(&world, url("missing.git"), "main", token, &["missing.git", "not found"]).await;
+    check_failure(&world, url("missing.git"), "main", token, &["missing.git", "no repository"]).await;
     check_failure(&world, url("pricing.git"), "main", None, &["GITHUB_TOKEN"]).await;
     check_failure(&world, url("pricing.git"), "main", Some("a-wrong-token-0123456789"), &["refuse"]).await;
     check_failure(&world, url("pricing.git"), "production", token, &["production", "main"]).await;

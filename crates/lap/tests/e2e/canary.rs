@@ -7,29 +7,34 @@ use lap_test::canary::Canary;
 
 use crate::world::{ECHO_HOST, Needs, World, shell_agent, vars};
 
-/// Looks, as the agent could, at every environment, command line, open file and memory map of every process, and at every
-/// file of the sandbox, for a text given in two halves so that the search does not find itself.
-const LOOK: &str = r#"
-needle="$A$B"
-for p in /proc/[0-9]*; do
-  for f in environ cmdline maps; do tr '\0' '\n' < $p/$f 2>/dev/null | grep -F -- "$needle" && echo "FOUND in $p/$f"; done
-  grep -a -F -q -- "$needle" $p/mem 2>/dev/null && echo "FOUND in $p/mem"
-  for fd in $p/fd/*; do [ -f "$fd" ] && timeout 5 grep -a -F -q -- "$needle" "$fd" 2>/dev/null && echo "FOUND in $fd"; done
-done
-python3 - "$A" "$B" <<'PY'
-import glob, re, sys
+/// Looks, as the agent could, at the environment, command line, open files and memory of every process but itself, and at
+/// every file of the sandbox, for a text given in two halves so that neither shell nor search holds the whole elsewhere.
+const LOOK: &str = r#"python3 - "$A" "$B" <<'PY'
+import glob, os, re, sys
 needle = (sys.argv[1] + sys.argv[2]).encode()
-seen = 0
-for maps in glob.glob('/proc/[0-9]*/maps'):
-    pid = maps.split('/')[2]
-    if pid == 'self' or open('/proc/%s/comm' % pid).read().startswith('python'):
-        continue
+own, looked, kept_out = str(os.getpid()), 0, 0
+def look(path, where):
+    global looked, kept_out
     try:
-        memory = open('/proc/%s/mem' % pid, 'rb', 0)
-        lines = open(maps).read().splitlines()
+        with open(path, 'rb') as file:
+            tail = b''
+            while chunk := file.read(1 << 20):
+                looked += len(chunk)
+                if needle in tail + chunk:
+                    print('FOUND in', where)
+                    return
+                tail = chunk[-len(needle):]
     except OSError:
-        continue
-    for line in lines:
+        kept_out += 1
+def look_at_memory(pid):
+    global looked, kept_out
+    try:
+        maps = open('/proc/%s/maps' % pid).read().splitlines()
+        memory = open('/proc/%s/mem' % pid, 'rb', 0)
+    except OSError:
+        kept_out += 1
+        return
+    for line in maps:
         match = re.match(r'([0-9a-f]+)-([0-9a-f]+) r', line)
         if not match:
             continue
@@ -39,13 +44,25 @@ for maps in glob.glob('/proc/[0-9]*/maps'):
             data = memory.read(min(end - start, 64 << 20))
         except (OSError, ValueError, OverflowError):
             continue
-        seen += 1
+        looked += len(data)
         if needle in data:
-            print('FOUND in memory of', pid, line)
-print('searched', seen, 'regions')
+            print('FOUND in the memory of', pid, line)
+for pid in filter(str.isdigit, os.listdir('/proc')):
+    for name in ('environ', 'cmdline', 'maps', 'status'):
+        look('/proc/%s/%s' % (pid, name), '/proc/%s/%s' % (pid, name))
+    if pid != own:
+        look_at_memory(pid)
+    for fd in glob.glob('/proc/%s/fd/*' % pid):
+        if os.path.isfile(fd):
+            look(fd, fd)
+for top in ('/work', '/home', '/tmp', '/run', '/etc', '/dev/shm', '/var'):
+    for folder, _, files in os.walk(top):
+        for name in files:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                look(path, path)
+print('looked at', looked, 'bytes, kept out of', kept_out)
 PY
-timeout 100 grep -r -a -F -l -- "$needle" /work /home /tmp /run /etc /dev/shm /opt/lap/harness 2>/dev/null | sed 's/^/FOUND in file /'
-echo looked
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +102,7 @@ async fn a_real_value_is_nowhere_a_sandbox_can_look_and_nowhere_on_disk() {
     for secret in [of_agent.secret(), of_session.secret(), of_platform.secret(), &gateway_key] {
         let (a, b) = secret.split_at(secret.len() / 2);
         let found = world.ask(&session, &format!("A='{a}'; B='{b}'; {LOOK}")).await;
-        assert!(found.contains("looked") && !found.contains("FOUND"), "{found}");
+        assert!(found.contains("looked at") && !found.contains("FOUND"), "{found}");
     }
 
     // The searches themselves put halves into the log, never a whole. On disk: database, logs, everything.
