@@ -144,7 +144,9 @@ impl From<Error> for Failure {
                     (500, _) => Self::new(Exit::Failure, message).hint("The server's log says more."),
                     _ => Self::new(Exit::Failure, message),
                 };
-                for problem in &refusal.problems {
+                // A single problem often is the sentence itself.
+                let told = |message: &str| refusal.problems.len() == 1 && refusal.message.contains(message);
+                for problem in refusal.problems.iter().filter(|problem| !told(&problem.message)) {
                     failure = failure.detail(match problem.field.as_str() {
                         "" => problem.message.clone(),
                         field => format!("{field}: {}", problem.message),

@@ -399,6 +399,29 @@ async fn agents_are_created_shown_edited_and_deleted() {
 }
 
 #[tokio::test]
+async fn problems_are_listed_once() {
+    let place = Place::new().await;
+    let refuse = |problems: serde_json::Value| {
+        let error = "env_vars.PATH: `PATH` is reserved";
+        let body = json!({ "error": error, "code": "invalid_request", "problems": problems });
+        place.mock.with(|data| data.refusals.insert("POST /api/v1/managed_agents/agents".to_owned(), (400, body)));
+    };
+    let path = json!({ "field": "env_vars.PATH", "message": "`PATH` is reserved" });
+    refuse(json!([path]));
+    place.check("agent create a -m m", expect![[r#"
+        exit 2
+        err| error: env_vars.PATH: `PATH` is reserved
+    "#]]).await;
+    refuse(json!([path, { "field": "", "message": "too large" }]));
+    place.check("agent create a -m m", expect![[r#"
+        exit 2
+        err| error: env_vars.PATH: `PATH` is reserved
+        err|   env_vars.PATH: `PATH` is reserved
+        err|   too large
+    "#]]).await;
+}
+
+#[tokio::test]
 async fn values_never_stand_on_the_command_line() {
     let place = Place::new().await;
     place
@@ -537,6 +560,12 @@ async fn a_prompt_on_standard_input_is_answered_on_standard_output() {
         )
         .await;
     assert_eq!(place.mock.with(|data| data.sessions.len()), 0);
+    // A mistyped command is an unknown agent, whatever waits on standard input.
+    place.check("agnts", expect![[r#"
+        exit 3
+        err| error: there is no agent `agnts`
+        err| `lap agents` lists agents, `lap agent create` makes one, `lap --help` lists commands.
+    "#]]).await;
     place.check_with("backend", "hello", expect![[r#"
         exit 0
         out| You said: hello

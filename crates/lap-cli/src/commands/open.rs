@@ -17,6 +17,7 @@ use crate::{bring_up, chat, resolve, variables};
 pub(super) async fn open(args: OpenArgs, client: &Client, context: &mut Context) -> Result<Exit, Failure> {
     let env_vars = variables::gather(&context.environment, &args.env_file, &args.env)?;
     no_masks(&env_vars)?;
+    let agent = resolve::agent(client, &args.agent).await?;
     // Without a terminal the prompt is read first: an empty one should not cost a sandbox.
     let prompt = if context.io.is_interactive() {
         None
@@ -28,7 +29,6 @@ pub(super) async fn open(args: OpenArgs, client: &Client, context: &mut Context)
         send::not_empty(&text)?;
         Some(text)
     };
-    let agent = resolve::agent(client, &args.agent).await?;
     let fresh_only = args.new || !env_vars.is_empty() || args.branch.is_some();
     let live = match fresh_only {
         true => None,
