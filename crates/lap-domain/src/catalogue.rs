@@ -24,7 +24,10 @@ const CATALOGUE: &[(&[&str], &[&str])] = &[
     (&["BITBUCKET_TOKEN", "BITBUCKET_ACCESS_TOKEN", "BITBUCKET_APP_PASSWORD"], &["bitbucket.org", "api.bitbucket.org"]),
     (&["OPENAI_API_KEY"], &["api.openai.com", "*.api.openai.com"]),
     (&["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"], &["api.anthropic.com"]),
-    (&["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"], &["generativelanguage.googleapis.com#query"]),
+    (
+        &["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"],
+        &["generativelanguage.googleapis.com#query"],
+    ),
     (&["OPENROUTER_API_KEY"], &["openrouter.ai"]),
     (&["MISTRAL_API_KEY"], &["api.mistral.ai"]),
     (&["GROQ_API_KEY"], &["api.groq.com"]),
@@ -38,7 +41,10 @@ const CATALOGUE: &[(&[&str], &[&str])] = &[
     (&["PYPI_TOKEN", "PYPI_API_TOKEN", "TWINE_PASSWORD", "UV_PUBLISH_TOKEN"], &["upload.pypi.org", "test.pypi.org"]),
     (&["CARGO_REGISTRY_TOKEN"], &["crates.io"]),
     (&["RUBYGEMS_API_KEY", "GEM_HOST_API_KEY"], &["rubygems.org"]),
-    (&["DOCKER_TOKEN", "DOCKERHUB_TOKEN", "DOCKER_PASSWORD"], &["auth.docker.io", "registry-1.docker.io", "hub.docker.com#body"]),
+    (
+        &["DOCKER_TOKEN", "DOCKERHUB_TOKEN", "DOCKER_PASSWORD"],
+        &["auth.docker.io", "registry-1.docker.io", "hub.docker.com#body"],
+    ),
     (&["SLACK_TOKEN", "SLACK_BOT_TOKEN", "SLACK_USER_TOKEN", "SLACK_APP_TOKEN"], &["slack.com#body", "*.slack.com"]),
     (&["DISCORD_TOKEN", "DISCORD_BOT_TOKEN"], &["discord.com", "gateway.discord.gg#ws"]),
     (&["TELEGRAM_TOKEN", "TELEGRAM_BOT_TOKEN"], &["api.telegram.org#path"]),
@@ -68,7 +74,12 @@ const CATALOGUE: &[(&[&str], &[&str])] = &[
 /// The rules of a well-known key; none for a key that nobody knows.
 pub fn rules_for(key: &str) -> Option<Vec<HostRule>> {
     let (_, entries) = CATALOGUE.iter().find(|(keys, _)| keys.contains(&key))?;
-    Some(entries.iter().map(|entry| HostRule::parse(entry).expect("catalogue entries are well-formed (tested)")).collect())
+    Some(
+        entries
+            .iter()
+            .map(|entry| HostRule::parse(entry).expect("catalogue entries are well-formed (tested)"))
+            .collect(),
+    )
 }
 
 /// Whether a key names a credential that signs and never travels: swapping its stub on the wire cannot work.

@@ -97,7 +97,8 @@ impl fmt::Display for Host {
 /// IPv6 address only in brackets.
 pub fn parse_authority(text: &str) -> Result<(Host, Option<u16>), HostError> {
     let bad = || HostError::BadName(text.to_owned());
-    let host_end = if text.starts_with('[') { text.find(']').ok_or_else(bad)? + 1 } else { text.find(':').unwrap_or(text.len()) };
+    let host_end =
+        if text.starts_with('[') { text.find(']').ok_or_else(bad)? + 1 } else { text.find(':').unwrap_or(text.len()) };
     let (host, rest) = text.split_at(host_end);
     let port = match rest.strip_prefix(':') {
         None if rest.is_empty() => None,
@@ -152,7 +153,9 @@ impl HostPattern {
             let Ok(addr) = IpAddr::from_str(addr) else {
                 return Err(error("has a path or is no range; write `host` or a range such as `10.0.0.0/8`"));
             };
-            let bits = Some(bits).filter(|b| !b.is_empty() && b.bytes().all(|c| c.is_ascii_digit())).and_then(|b| b.parse().ok());
+            let bits = Some(bits)
+                .filter(|b| !b.is_empty() && b.bytes().all(|c| c.is_ascii_digit()))
+                .and_then(|b| b.parse().ok());
             return bits
                 .and_then(|bits| Net::new(addr, bits))
                 .map(HostPattern::Net)
@@ -227,7 +230,9 @@ impl Net {
     /// Whether the address lies in the range. IPv4 wrapped in IPv6 counts as IPv4.
     pub fn contains(&self, addr: IpAddr) -> bool {
         match (self.addr, canonical(addr)) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => same_prefix(u32::from(a).into(), u32::from(b).into(), 32 - u32::from(self.bits)),
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                same_prefix(u32::from(a).into(), u32::from(b).into(), 32 - u32::from(self.bits))
+            }
             (IpAddr::V6(a), IpAddr::V6(b)) => same_prefix(a.into(), b.into(), 128 - u32::from(self.bits)),
             _ => false,
         }
@@ -279,7 +284,10 @@ impl Entry {
     /// Reads `host`, `*.suffix`, an address or a range, each with an optional `:port`.
     pub fn parse(text: &str) -> Result<Self, EntryError> {
         let (host, port) = split_port(text)?;
-        Ok(Self { pattern: HostPattern::parse(host).map_err(|cause| EntryError { entry: text.to_owned(), ..cause })?, port })
+        Ok(Self {
+            pattern: HostPattern::parse(host).map_err(|cause| EntryError { entry: text.to_owned(), ..cause })?,
+            port,
+        })
     }
 
     /// Whether the entry speaks of this host at this port.
@@ -320,7 +328,10 @@ pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), EntryError> 
     }
     let colon = text.rfind(':').expect("a colon was counted");
     let digits = &text[colon + 1..];
-    let port = Some(digits).filter(|d| d.bytes().all(|b| b.is_ascii_digit())).and_then(|d| d.parse::<u16>().ok()).filter(|p| *p != 0);
+    let port = Some(digits)
+        .filter(|d| d.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|d| d.parse::<u16>().ok())
+        .filter(|p| *p != 0);
     match port {
         Some(port) => Ok((&text[..colon], Some(port))),
         None => Err(error("has no valid port after the colon (1 to 65535)")),
@@ -410,7 +421,12 @@ impl fmt::Display for Refusal {
 
 impl Policy {
     /// Reads all lists and reports every bad entry, each under the name of its list and its position.
-    pub fn parse(allow: &[String], deny: &[String], implied: &[String], private_allow: &[String]) -> Result<Self, Vec<Problem>> {
+    pub fn parse(
+        allow: &[String],
+        deny: &[String],
+        implied: &[String],
+        private_allow: &[String],
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let policy = Self {
             allow: parse_entries("allow_out", allow, &mut problems),
@@ -528,7 +544,9 @@ fn v4_kind(addr: Ipv4Addr) -> AddressKind {
 
 fn v6_kind(addr: Ipv6Addr) -> AddressKind {
     let s = addr.segments();
-    if addr == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254) || addr == Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254) {
+    if addr == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+        || addr == Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)
+    {
         return AddressKind::Metadata;
     }
     let low_v4 = || v4_of(s[6], s[7]);

@@ -22,7 +22,8 @@ const MAX_EQUAL_LENGTH: usize = 512;
 pub fn mint(key: &str, secret_len: usize, random: &[u8]) -> String {
     assert!(random.len() * 2 >= MIN_DIGITS, "a stub needs at least {MIN_DIGITS} random digits");
     let mut stub = format!("{PREFIX}{}_", short_name(key));
-    let digits = if equal_length(secret_len) { secret_len.saturating_sub(stub.len()).max(MIN_DIGITS) } else { MIN_DIGITS };
+    let digits =
+        if equal_length(secret_len) { secret_len.saturating_sub(stub.len()).max(MIN_DIGITS) } else { MIN_DIGITS };
     for i in 0..digits {
         let byte = random[(i / 2) % random.len()];
         let nibble = if i % 2 == 0 { byte >> 4 } else { byte & 15 };

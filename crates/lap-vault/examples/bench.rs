@@ -33,15 +33,18 @@ async fn server() -> (std::net::SocketAddr, String) {
     let issuer = Issuer::new(params, ca_key);
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(vec!["bench.test".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![leaf.der().clone()],
-            rustls::pki_types::PrivateKeyDer::Pkcs8(rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )
-        .unwrap();
+    let mut config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![leaf.der().clone()],
+                rustls::pki_types::PrivateKeyDer::Pkcs8(rustls::pki_types::PrivatePkcs8KeyDer::from(
+                    key.serialize_der(),
+                )),
+            )
+            .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -68,7 +71,9 @@ async fn server() -> (std::net::SocketAddr, String) {
                     builder.initial_stream_window_size(1 << 20).initial_connection_window_size(4 << 20);
                     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
                 } else {
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 }
             });
         }
@@ -113,11 +118,12 @@ impl Way {
         use rustls::pki_types::pem::PemObject as _;
         let mut roots = rustls::RootCertStore::empty();
         roots.add(rustls::pki_types::CertificateDer::from_pem_slice(self.roots.as_bytes()).unwrap()).unwrap();
-        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         config.alpn_protocols = vec![if h2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         // Full handshakes, as from many short-lived programs.
         config.resumption = rustls::client::Resumption::disabled();
@@ -273,7 +279,9 @@ async fn main() {
         let mut all: [Vec<f64>; 6] = Default::default();
         for _ in 0..ROUNDS {
             let (d, v) = (latency(&direct, &stub, h2).await, latency(&vault, &stub, h2).await);
-            for (list, value) in all.iter_mut().zip([d.0, v.0, d.1, v.1, load(&direct, &stub, h2).await, load(&vault, &stub, h2).await]) {
+            for (list, value) in
+                all.iter_mut().zip([d.0, v.0, d.1, v.1, load(&direct, &stub, h2).await, load(&vault, &stub, h2).await])
+            {
                 list.push(value);
             }
         }
@@ -282,8 +290,18 @@ async fn main() {
         row(&format!("{name}, one warm connection, p99"), "µs", d99, v99);
         println!("{:<44} {:>25.1}", format!("{name}, added p50 (µs)"), v50 - d50);
         row(&format!("{name}, 32 connections"), "req/s", dl, vl);
-        row(&format!("{name}, body up"), "MB/s", bulk(&direct, &stub, h2, true).await, bulk(&vault, &stub, h2, true).await);
-        row(&format!("{name}, body down"), "MB/s", bulk(&direct, &stub, h2, false).await, bulk(&vault, &stub, h2, false).await);
+        row(
+            &format!("{name}, body up"),
+            "MB/s",
+            bulk(&direct, &stub, h2, true).await,
+            bulk(&vault, &stub, h2, true).await,
+        );
+        row(
+            &format!("{name}, body down"),
+            "MB/s",
+            bulk(&direct, &stub, h2, false).await,
+            bulk(&vault, &stub, h2, false).await,
+        );
     }
     row("new TLS connections", "conn/s", handshakes(&direct, &stub).await, handshakes(&vault, &stub).await);
 }

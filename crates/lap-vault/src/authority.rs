@@ -4,6 +4,7 @@
 //! everything else, and nobody but this process holds either. Finished TLS configurations are cached per host.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -53,7 +54,8 @@ impl Authority {
         // A name of its own keeps two sandboxes' authorities apart wherever certificates are compared by name.
         params.distinguished_name = common_name(&format!("LAP sandbox authority {}", random_hex()));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         params.serial_number = Some(random_serial());
         set_life(&mut params, CA_LIFE);
         let certificate = params.self_signed(&key).map_err(VaultError::Authority)?;
@@ -119,6 +121,10 @@ impl Authority {
             }
             Host::Addr(addr) => {
                 params.subject_alt_names = vec![SanType::IpAddress(*addr)];
+                if let IpAddr::V4(v4) = addr {
+                    // A client that was given the address wrapped in IPv6 compares it so.
+                    params.subject_alt_names.push(SanType::IpAddress(IpAddr::V6(v4.to_ipv6_mapped())));
+                }
                 addr.to_string()
             }
         };

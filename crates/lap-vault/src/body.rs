@@ -209,7 +209,12 @@ impl Source {
             Self::Decoded(decoded) => Poll::Ready(match ready!(decoded.bytes.as_mut().poll_next(cx)) {
                 Some(Ok(bytes)) => Some(Ok(Frame::data(bytes))),
                 Some(Err(error)) => Some(Err(error.into())),
-                None => decoded.trailers.lock().unwrap_or_else(PoisonError::into_inner).take().map(|t| Ok(Frame::trailers(t))),
+                None => decoded
+                    .trailers
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take()
+                    .map(|t| Ok(Frame::trailers(t))),
             }),
         }
     }

@@ -106,7 +106,10 @@ pub(crate) fn decode(coding: Coding, body: Incoming, growth: Growth) -> Decoded 
                 let piece = piece?;
                 made += piece.len() as u64;
                 if made > RATIO_FREE && made / MAX_RATIO > read.load(Ordering::Relaxed) {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the body unpacks to more than is reasonable"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the body unpacks to more than is reasonable",
+                    ));
                 }
                 Ok(piece)
             }))
@@ -153,7 +156,9 @@ mod tests {
 
     #[test]
     fn reads_one_coding_and_no_more() {
-        let of = |value: &'static str| Coding::of(&HeaderMap::from_iter([(CONTENT_ENCODING, value.parse().expect("a value"))]));
+        let of = |value: &'static str| {
+            Coding::of(&HeaderMap::from_iter([(CONTENT_ENCODING, value.parse().expect("a value"))]))
+        };
         assert_eq!(of("gzip"), Coding::Gzip);
         assert_eq!(of("identity, BR"), Coding::Brotli);
         assert_eq!(of("gzip, br"), Coding::Unreadable);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 
 use crate::tasks::Owned;
-use crate::wire::{Speaks, Wire};
+use crate::wire::{PATIENCE, SILENCE, Speaks, Wire};
 use crate::{Vault, request, route, tunnel};
 
 /// For the TLS handshake with a client inside.
@@ -48,7 +48,8 @@ pub(crate) enum Meant {
 
 /// Serves a connection that is meant for `host:port`.
 pub(crate) async fn serve(vault: Arc<Vault>, mut wire: Wire, host: Host, port: u16) {
-    let Ok(speaks) = wire.sniff().await else { return };
+    let names_port = vault.table().is_ok_and(|table| table.policy.names_port(&host, port));
+    let Ok(speaks) = wire.sniff(if names_port { SILENCE } else { PATIENCE }).await else { return };
     match speaks {
         Speaks::Closed => {}
         Speaks::Tls => serve_tls(vault, wire, host, port).await,
@@ -93,7 +94,8 @@ fn meant_by(host: Host, port: u16, sni: Option<&str>) -> (Host, Meant, Option<St
         }
         (Ok(name), _) if name == host => (name, Meant::Place { host, port, must_be: None }, None),
         (Ok(name), _) => {
-            let sentence = format!("The connection is for {host}, its TLS handshake for {name}; they must be the same.");
+            let sentence =
+                format!("The connection is for {host}, its TLS handshake for {name}; they must be the same.");
             (name, Meant::Place { host, port, must_be: None }, Some(sentence))
         }
         (Err(error), _) => {

@@ -10,7 +10,8 @@ use crate::refusal::Refusal;
 pub(crate) const NAME: &str = "gateway.lap.internal";
 
 /// Routes that take POST, after an optional `/v1`.
-const MODEL_ROUTES: [&str; 5] = ["/messages", "/messages/count_tokens", "/chat/completions", "/responses", "/embeddings"];
+const MODEL_ROUTES: [&str; 5] =
+    ["/messages", "/messages/count_tokens", "/chat/completions", "/responses", "/embeddings"];
 /// Where clients of the gateway put its key.
 const AUTH_HEADERS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-litellm-api-key"];
 
@@ -19,7 +20,8 @@ pub(crate) fn route(gateway: &Gateway, method: &Method, path: &str, query: Optio
     // Compared as it stands: encoded, doubled or dotted paths match nothing and so go nowhere.
     let rest = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')).unwrap_or(path);
     let known = (*method == Method::POST && MODEL_ROUTES.contains(&rest))
-        || (matches!(*method, Method::GET | Method::HEAD) && (rest == "/models" || rest.strip_prefix("/models/").is_some_and(is_model)));
+        || (matches!(*method, Method::GET | Method::HEAD)
+            && (rest == "/models" || rest.strip_prefix("/models/").is_some_and(is_model)));
     if !known {
         let sentence = format!(
             "{method} {path} is no model route of the gateway (messages, messages/count_tokens, chat/completions, responses, \
@@ -91,7 +93,14 @@ mod tests {
         ] {
             check(Method::POST, path, None);
         }
-        for path in ["/models/../key/info", "/models/a/../../key", "/models/", "/models/a//b", "/models/%2e%2e/key", "/v1/responses/resp_1"] {
+        for path in [
+            "/models/../key/info",
+            "/models/a/../../key",
+            "/models/",
+            "/models/a//b",
+            "/models/%2e%2e/key",
+            "/v1/responses/resp_1",
+        ] {
             check(Method::GET, path, None);
         }
         check(Method::DELETE, "/v1/models/x", None);
@@ -101,7 +110,10 @@ mod tests {
     #[test]
     fn the_query_goes_along() {
         let gateway = Gateway::parse("http://10.0.0.5:4000").expect("an address");
-        assert_eq!(route(&gateway, &Method::POST, "/v1/messages", Some("beta=true")).ok().as_deref(), Some("/v1/messages?beta=true"));
+        assert_eq!(
+            route(&gateway, &Method::POST, "/v1/messages", Some("beta=true")).ok().as_deref(),
+            Some("/v1/messages?beta=true")
+        );
         assert_eq!(gateway.authority(), "10.0.0.5:4000");
     }
 }

@@ -157,9 +157,9 @@ impl Table {
             .enumerate()
             .filter(|(_, c)| c.secret.expose().len() >= MIN_SCRUBBED)
             .flat_map(|(owner, c)| {
-                forms::to_scrub(c.secret.expose().as_bytes(), c.stub.as_bytes())
-                    .into_iter()
-                    .map(move |(text, with)| Needle { text: Secret::new(text), with: Secret::new(with), owner: bit(owner) })
+                forms::to_scrub(c.secret.expose().as_bytes(), c.stub.as_bytes()).into_iter().map(move |(text, with)| {
+                    Needle { text: Secret::new(text), with: Secret::new(with), owner: bit(owner) }
+                })
             })
             .collect();
         Ok(Self {
@@ -201,8 +201,13 @@ impl Table {
     }
 
     pub fn names_of(&self, mask: u128) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.credentials.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1).map(|(_, c)| c.name.clone()).collect();
+        let mut names: Vec<String> = self
+            .credentials
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| mask >> i & 1 == 1)
+            .map(|(_, c)| c.name.clone())
+            .collect();
         names.dedup();
         names
     }

@@ -182,7 +182,11 @@ impl Vault {
 
     fn table(&self) -> Result<Arc<Table>, Refusal> {
         self.table.load_full().ok_or_else(|| {
-            Refusal::new(http::StatusCode::FORBIDDEN, "not_ready", "This sandbox has not been told yet where it may go.")
+            Refusal::new(
+                http::StatusCode::FORBIDDEN,
+                "not_ready",
+                "This sandbox has not been told yet where it may go.",
+            )
         })
     }
 

@@ -90,6 +90,7 @@ async fn refuse(vault: &Vault, host: &str, refusal: Refusal) -> Response<Relay> 
             exchange.set_host(host.to_owned());
             refusal.into_response(Some(&exchange))
         }
-        None => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "record_unavailable", "The record cannot be written.").into_response(None),
+        None => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "record_unavailable", "The record cannot be written.")
+            .into_response(None),
     }
 }

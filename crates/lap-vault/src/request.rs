@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -70,7 +72,11 @@ struct Way {
     scrubbed: u128,
 }
 
-async fn proceed(connection: &Connection, mut request: Request<Incoming>, exchange: &Arc<Exchange>) -> Result<Response<Relay>, Refusal> {
+async fn proceed(
+    connection: &Connection,
+    mut request: Request<Incoming>,
+    exchange: &Arc<Exchange>,
+) -> Result<Response<Relay>, Refusal> {
     let vault = &connection.vault;
     let asked = asked(connection, &request);
     match (&asked, &connection.meant) {
@@ -79,12 +85,15 @@ async fn proceed(connection: &Connection, mut request: Request<Incoming>, exchan
         (Err(_), Meant::Each) => {}
     }
     let asked = asked?;
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::bad_request("CONNECT is for the explicit proxy; here it would lead around the vault."));
+    }
     let table = vault.table()?;
     let upgrade = take_upgrade(connection, &mut request)?;
     check_framing(&request)?;
     strip_hop_headers(request.headers_mut(), matches!(connection.meant, Meant::Each));
     let way = if asked.host.name() == Some(gateway::NAME) {
-        to_gateway(vault, &table, connection, &mut request).await?
+        to_gateway(vault, &table, connection, &asked, &mut request).await?
     } else {
         to_host(vault, &table, connection, asked, &mut request).await?
     };
@@ -110,7 +119,9 @@ fn asked<B>(connection: &Connection, request: &Request<B>) -> Result<Asked, Refu
     if more.is_some() {
         return Err(Refusal::bad_request("The request has more than one Host header."));
     }
-    let parse = |text: &str| parse_authority(text).map_err(|e| Refusal::bad_request(format!("The request's host is not valid: {e}.")));
+    let parse = |text: &str| {
+        parse_authority(text).map_err(|e| Refusal::bad_request(format!("The request's host is not valid: {e}.")))
+    };
     let from_header = match header {
         Some(value) => {
             let text = value.to_str().map_err(|_| Refusal::bad_request("The Host header is not text."))?;
@@ -120,7 +131,8 @@ fn asked<B>(connection: &Connection, request: &Request<B>) -> Result<Asked, Refu
     };
     let from_uri = match request.uri().authority() {
         Some(authority) => {
-            let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::bad_request("The request's authority is not text."))?;
+            let value = HeaderValue::from_str(authority.as_str())
+                .map_err(|_| Refusal::bad_request("The request's authority is not text."))?;
             Some((parse(authority.as_str())?, value))
         }
         None => None,
@@ -143,27 +155,31 @@ fn asked<B>(connection: &Connection, request: &Request<B>) -> Result<Asked, Refu
         Meant::Each => Ok(Asked { host, port: port.unwrap_or(default_port), must_be: None, authority }),
         Meant::Place { host: meant, port: meant_port, must_be } => {
             if port.is_some_and(|p| p != *meant_port) {
-                return Err(Refusal::misdirected(format!("The connection is for port {meant_port}, the request for another.")));
+                return Err(Refusal::misdirected(format!(
+                    "The connection is for port {meant_port}, the request for another."
+                )));
             }
             let must_be = match (meant, &host) {
                 _ if *meant == host => *must_be,
                 // The connection was made to an address; the name has to lead there.
                 (Host::Addr(addr), Host::Name(_)) => Some(*addr),
-                _ => return Err(Refusal::misdirected(format!("The connection is for {meant}, the request for {host}; they must be the same."))),
+                _ => {
+                    return Err(Refusal::misdirected(format!(
+                        "The connection is for {meant}, the request for {host}; they must be the same."
+                    )));
+                }
             };
             Ok(Asked { host, port: *meant_port, must_be, authority })
         }
     }
 }
 
-/// Two ways to say where a body ends are one too many.
+/// Codings under the chunks are one interpretation too many. (Where a length stands beside them, the parser has dropped it:
+/// upstream gets the framing the vault writes itself.)
 fn check_framing(request: &Request<Incoming>) -> Result<(), Refusal> {
     let headers = request.headers();
     if request.version() >= Version::HTTP_2 {
         return Ok(());
-    }
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-        return Err(Refusal::bad_request("The request has both Content-Length and Transfer-Encoding."));
     }
     let coded = headers.get_all(TRANSFER_ENCODING).iter().count();
     if coded > 1 || headers.get(TRANSFER_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"chunked")) {
@@ -187,7 +203,9 @@ fn strip_hop_headers(headers: &mut HeaderMap, from_proxy: bool) {
     for name in HOP_HEADERS {
         headers.remove(name);
     }
-    let trailers = headers.get(TE).is_some_and(|v| v.to_str().is_ok_and(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case("trailers"))));
+    let trailers = headers
+        .get(TE)
+        .is_some_and(|v| v.to_str().is_ok_and(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case("trailers"))));
     headers.remove(TE);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -222,7 +240,8 @@ async fn to_host(
             ),
         },
     };
-    let place = Place { tls: connection.tls, host: host.clone(), addr: NOWHERE, h2: request.version() == Version::HTTP_2 };
+    let place =
+        Place { tls: connection.tls, host: host.clone(), addr: NOWHERE, h2: request.version() == Version::HTTP_2 };
     let uri = uri_of(connection.tls, &authority, path)?;
     let scrubbed = open.credential;
     Ok(Way { host, port, place, addresses, uri, authority, open, swapped: swapped | in_path, scrubbed })
@@ -232,12 +251,10 @@ async fn to_gateway(
     vault: &Vault,
     table: &Arc<Table>,
     connection: &Connection,
+    asked: &Asked,
     request: &mut Request<Incoming>,
 ) -> Result<Way, Refusal> {
-    let default_port = if connection.tls { 443 } else { 80 };
-    if let Meant::Place { port, .. } = connection.meant
-        && port != default_port
-    {
+    if asked.port != if connection.tls { 443 } else { 80 } {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "gateway_route", "The gateway is at its scheme's own port."));
     }
     let Some(target) = &table.gateway else {
@@ -246,13 +263,18 @@ async fn to_gateway(
     let path = gateway::route(target, request.method(), request.uri().path(), request.uri().query())?;
     let swapped = gateway::headers(table, request.headers_mut())?;
     let addresses = route::gateway_addresses(vault, table, &target.host, target.port).await?;
-    let place =
-        Place { tls: target.tls, host: target.host.clone(), addr: NOWHERE, h2: target.tls && request.version() == Version::HTTP_2 };
-    let authority = HeaderValue::from_str(&target.authority()).map_err(|_| Refusal::bad_request("The gateway's address is not valid."))?;
+    let place = Place {
+        tls: target.tls,
+        host: target.host.clone(),
+        addr: NOWHERE,
+        h2: target.tls && request.version() == Version::HTTP_2,
+    };
+    let authority = HeaderValue::from_str(&target.authority())
+        .map_err(|_| Refusal::bad_request("The gateway's address is not valid."))?;
     let path = path.parse().map_err(|_| Refusal::bad_request("The request's path is not valid."))?;
     let uri = uri_of(target.tls, &authority, path)?;
     let (host, scrubbed) = (Host::Name(gateway::NAME.to_owned()), table.open_at_gateway());
-    Ok(Way { host, port: default_port, place, addresses, uri, authority, open: Open::default(), swapped, scrubbed })
+    Ok(Way { host, port: asked.port, place, addresses, uri, authority, open: Open::default(), swapped, scrubbed })
 }
 
 /// Stands in a place until the pool has chosen among the judged addresses.
@@ -287,11 +309,16 @@ async fn forward(
     }
     let body = substitute::body(table, open.body, &mut parts.headers, body, exchange).await?;
     let request = assemble(parts.method.clone(), uri, authority, parts.headers, body);
-    let answer = vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
+    let answer =
+        vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
     let Answer { response, lease } = answer;
     let (mut head, body) = response.into_parts();
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "upstream", format!("{host}:{port} switched protocols unasked.")));
+        return Err(Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream",
+            format!("{host}:{port} switched protocols unasked."),
+        ));
     }
     clean_answer(table, scrubbed, &mut head);
     let mut body = scrub::body(table, scrubbed, care, &parts.method, head.status, &mut head.headers, body)?;
@@ -317,6 +344,8 @@ fn clean_answer(table: &Table, scrubbed: u128, head: &mut http::response::Parts)
     }
     // It would send clients to QUIC, which the sandbox does not have.
     head.headers.remove(http::header::ALT_SVC);
+    // Only the vault says what the vault refused.
+    head.headers.remove("x-lap-blocked");
     if scrubbed != 0 {
         scrub::headers(table, scrubbed, &mut head.headers);
     }
@@ -329,14 +358,21 @@ fn broken(host: &Host, port: u16, error: &UpstreamError) -> Refusal {
     };
     while let Some(error) = cause {
         if error.is::<SignedBody>() {
-            return Refusal::new(StatusCode::FORBIDDEN, "signed_body", format!("The request cannot be swapped: {error}."));
+            return Refusal::new(
+                StatusCode::FORBIDDEN,
+                "signed_body",
+                format!("The request cannot be swapped: {error}."),
+            );
         }
         cause = error.source();
     }
     if host.name() == Some(gateway::NAME) {
         // Errors name hosts and certificates; where the gateway really is, is none of the sandbox's business.
         tracing::warn!("the model gateway could not be reached: {error}");
-        return Refusal { sentence: "The model gateway could not be reached.".to_owned(), ..Refusal::upstream(host, port, error) };
+        return Refusal {
+            sentence: "The model gateway could not be reached.".to_owned(),
+            ..Refusal::upstream(host, port, error)
+        };
     }
     Refusal::upstream(host, port, error)
 }
@@ -368,7 +404,11 @@ async fn open_websocket(
 ) -> Result<Response<Relay>, Refusal> {
     let Way { host, port, mut place, addresses, uri, authority, open: _, swapped: _, scrubbed } = way;
     if host.name() == Some(gateway::NAME) {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "gateway_route", "The gateway's model routes are not WebSockets."));
+        return Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "gateway_route",
+            "The gateway's model routes are not WebSockets.",
+        ));
     }
     place.h2 = false;
     let (mut parts, _) = request.into_parts();
@@ -377,12 +417,14 @@ async fn open_websocket(
     parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     let request = assemble(parts.method.clone(), uri, authority, parts.headers, Relay::empty());
-    let answer = vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
+    let answer =
+        vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
     let Answer { mut response, lease } = answer;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut head, body) = response.into_parts();
         clean_answer(table, scrubbed, &mut head);
-        let mut body = scrub::body(table, scrubbed, Care::Lenient, &parts.method, head.status, &mut head.headers, body)?;
+        let mut body =
+            scrub::body(table, scrubbed, Care::Lenient, &parts.method, head.status, &mut head.headers, body)?;
         if let Some(lease) = lease {
             body = body.leasing(lease);
         }
@@ -390,7 +432,11 @@ async fn open_websocket(
     }
     let websocket = response.headers().get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if !websocket || response.headers().contains_key(http::header::SEC_WEBSOCKET_EXTENSIONS) {
-        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "upstream", format!("{host}:{port} switched to something that was not asked for.")));
+        return Err(Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream",
+            format!("{host}:{port} switched to something that was not asked for."),
+        ));
     }
     let outside = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
@@ -413,7 +459,3 @@ async fn open_websocket(
     });
     Ok(Response::from_parts(head, Relay::empty()))
 }
-
-#[cfg(test)]
-#[path = "request/tests.rs"]
-mod tests;

@@ -25,7 +25,9 @@ pub(crate) async fn addresses(
     if let Some(meant) = must_be {
         candidates.retain(|addr| addr.ip() == meant);
         if candidates.is_empty() {
-            return Err(Refusal::misdirected(format!("{host} does not resolve to {meant}, which the connection was made to.")));
+            return Err(Refusal::misdirected(format!(
+                "{host} does not resolve to {meant}, which the connection was made to."
+            )));
         }
     }
     let mut refused = None;
@@ -44,7 +46,12 @@ pub(crate) async fn addresses(
 }
 
 /// The gateway's addresses. The operator configured it, so no list is asked.
-pub(crate) async fn gateway_addresses(vault: &Vault, table: &Table, host: &Host, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
+pub(crate) async fn gateway_addresses(
+    vault: &Vault,
+    table: &Table,
+    host: &Host,
+    port: u16,
+) -> Result<Vec<SocketAddr>, Refusal> {
     resolve(vault, table, host, port).await
 }
 

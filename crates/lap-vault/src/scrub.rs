@@ -28,7 +28,8 @@ pub(crate) fn prepare(headers: &mut HeaderMap) {
     headers.remove(RANGE);
     headers.remove(IF_RANGE);
     let asked = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(", ");
-    let value = HeaderValue::from_str(&Coding::readable(&asked)).unwrap_or_else(|_| HeaderValue::from_static("identity"));
+    let value =
+        HeaderValue::from_str(&Coding::readable(&asked)).unwrap_or_else(|_| HeaderValue::from_static("identity"));
     headers.insert(ACCEPT_ENCODING, value);
 }
 
@@ -76,6 +77,8 @@ pub(crate) fn body(
             "The answer to a request with a credential came in a Content-Encoding the vault cannot read.",
         )),
         (Coding::Unreadable, Care::Lenient) => Ok(Relay::incoming(body)),
+        // A piece of something packed cannot be unpacked.
+        (_, Care::Lenient) if status == StatusCode::PARTIAL_CONTENT => Ok(Relay::incoming(body)),
         (coding, _) => {
             headers.remove(CONTENT_LENGTH);
             headers.remove(CONTENT_ENCODING);

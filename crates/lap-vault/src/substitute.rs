@@ -29,7 +29,9 @@ const COLLECT_DEADLINE: Duration = Duration::from_secs(300);
 /// Clients differ in whether they pad.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
 );
 /// Headers that digest or sign the content: a swap in the body would make them lie.
 const SIGNING_HEADERS: [&str; 7] =
@@ -45,9 +47,19 @@ pub(crate) fn is_credential_header(name: &HeaderName) -> bool {
         "sec-websocket-key" | "idempotency-key" => false,
         "sec-websocket-protocol" => true,
         _ => {
-            ["-token", "-key", "-apikey", "-secret", "-password", "-credential", "-credentials", "-authorization", "-authentication"]
-                .iter()
-                .any(|end| name.ends_with(end))
+            [
+                "-token",
+                "-key",
+                "-apikey",
+                "-secret",
+                "-password",
+                "-credential",
+                "-credentials",
+                "-authorization",
+                "-authentication",
+            ]
+            .iter()
+            .any(|end| name.ends_with(end))
                 || name.contains("-auth")
         }
     }
@@ -79,7 +91,13 @@ pub(crate) fn headers(table: &Table, open: &Open, headers: &mut HeaderMap, to: &
 
 type Swapped = (Zeroizing<Vec<u8>>, u128);
 
-fn swap_value(table: &Table, allowed: u128, in_position: bool, value: &[u8], to: &str) -> Result<Option<Swapped>, Refusal> {
+fn swap_value(
+    table: &Table,
+    allowed: u128,
+    in_position: bool,
+    value: &[u8],
+    to: &str,
+) -> Result<Option<Swapped>, Refusal> {
     if in_position {
         let elsewhere = table.stubs.occurring(value) & !allowed;
         if elsewhere != 0 {
@@ -146,7 +164,9 @@ pub(crate) async fn body(
     }
     let (needles, mask) = needles_for(table, headers, mask);
     let signed = SIGNING_HEADERS.iter().any(|name| {
-        headers.get(*name).is_some_and(|value| *name != "x-amz-content-sha256" || value.as_bytes() != b"UNSIGNED-PAYLOAD")
+        headers
+            .get(*name)
+            .is_some_and(|value| *name != "x-amz-content-sha256" || value.as_bytes() != b"UNSIGNED-PAYLOAD")
     });
     let purpose = if signed { Purpose::RefuseStubs } else { Purpose::Substitute };
     let keeps_length = signed || !needles.changes_length(mask);
@@ -198,7 +218,9 @@ async fn collected(
     let limit = usize::try_from(MAX_COLLECTED).expect("a mebibyte fits");
     let bytes = tokio::time::timeout(COLLECT_DEADLINE, Limited::new(body, limit).collect())
         .await
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request's body did not arrive in time."))?
+        .map_err(|_| {
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request's body did not arrive in time.")
+        })?
         .map_err(|e| Refusal::bad_request(format!("The request's body could not be read: {e}.")))?
         .to_bytes();
     exchange.bytes_out.fetch_add(bytes.len() as u64, Ordering::Relaxed);

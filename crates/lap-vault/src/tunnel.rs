@@ -27,7 +27,13 @@ pub(crate) async fn serve(vault: &Arc<Vault>, mut wire: Wire, host: &Host, port:
     }
 }
 
-async fn carry(vault: &Arc<Vault>, wire: &mut Wire, host: &Host, port: u16, exchange: &Exchange) -> Result<(), Refusal> {
+async fn carry(
+    vault: &Arc<Vault>,
+    wire: &mut Wire,
+    host: &Host,
+    port: u16,
+    exchange: &Exchange,
+) -> Result<(), Refusal> {
     let table = vault.table()?;
     if !table.policy.names_port(host, port) {
         return Err(not_http(host, port));
@@ -49,12 +55,19 @@ fn not_http(host: &Host, port: u16) -> Refusal {
     Refusal::new(
         http::StatusCode::FORBIDDEN,
         "not_http",
-        format!("{host}:{port} was spoken to in neither HTTP nor TLS; such bytes pass only where the allow list names `{host}:{port}`."),
+        format!(
+            "{host}:{port} was spoken to in neither HTTP nor TLS; such bytes pass only where the allow list names `{host}:{port}`."
+        ),
     )
 }
 
 /// Copies both ways until both sides are done or one fails. What comes back may be searched, where no length changes.
-pub(crate) async fn splice<A, B>(inside: &mut A, outside: &mut B, exchange: &Exchange, scrub: Option<Replacer>) -> io::Result<()>
+pub(crate) async fn splice<A, B>(
+    inside: &mut A,
+    outside: &mut B,
+    exchange: &Exchange,
+    scrub: Option<Replacer>,
+) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,

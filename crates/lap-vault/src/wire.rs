@@ -9,8 +9,10 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A connection that says nothing for so long is waiting for the server to speak first.
-const SILENCE: Duration = Duration::from_millis(700);
+/// Where other bytes than HTTP and TLS are allowed, a connection that says nothing for so long waits for the server to speak.
+pub(crate) const SILENCE: Duration = Duration::from_millis(700);
+/// Anywhere else a client may take its time: programs open connections ahead of need.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Longest method the vault takes for one.
 const LONGEST_METHOD: usize = 20;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -50,14 +52,14 @@ impl Wire {
         }
     }
 
-    /// Waits for the first bytes and judges them; they can be read again afterwards.
-    pub async fn sniff(&mut self) -> io::Result<Speaks> {
+    /// Waits for the first bytes, each time so long, and judges them; they can be read again afterwards.
+    pub async fn sniff(&mut self, wait: Duration) -> io::Result<Speaks> {
         let mut seen = BytesMut::from(std::mem::take(&mut self.ahead));
         let speaks = loop {
             if let Some(speaks) = judge(&seen) {
                 break speaks;
             }
-            match tokio::time::timeout(SILENCE, self.stream.read_buf(&mut seen)).await {
+            match tokio::time::timeout(wait, self.stream.read_buf(&mut seen)).await {
                 Ok(Ok(0)) => break if seen.is_empty() { Speaks::Closed } else { Speaks::Other },
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(error),
@@ -116,7 +118,11 @@ impl AsyncWrite for Wire {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

@@ -24,7 +24,10 @@ async fn swaps_in_credential_headers_and_scrubs_the_echo() {
     assert!(!reply.body.contains(SECRET), "{}", reply.body);
     assert!(reply.body.contains(&format!("authorization: Bearer {stub}")), "{}", reply.body);
     let record = kit.record().await;
-    assert_eq!((record.method.as_str(), record.host.as_str(), record.path.as_str()), ("GET", "api.test:443", "/x?a=***"));
+    assert_eq!(
+        (record.method.as_str(), record.host.as_str(), record.path.as_str()),
+        ("GET", "api.test:443", "/x?a=***")
+    );
     assert_eq!((record.status, record.verdict.as_str()), (Some(200), "allowed"));
     assert_eq!(record.credentials, ["GITHUB_TOKEN"]);
     assert_eq!(record.bytes_in, reply.body.len() as u64);
@@ -62,7 +65,10 @@ async fn a_stub_for_another_host_is_refused_in_credential_positions_only() {
         assert_eq!(reply.blocked(), (403, "misdirected_stub"), "{name}");
         assert!(reply.body.contains("GITHUB_TOKEN") && reply.body.contains("evil.test"), "{}", reply.body);
         let record = kit.record().await;
-        assert_eq!((record.verdict.as_str(), record.status, record.credentials.len()), ("misdirected_stub", Some(403), 0));
+        assert_eq!(
+            (record.verdict.as_str(), record.status, record.credentials.len()),
+            ("misdirected_stub", Some(403), 0)
+        );
     }
     assert!(kit.seen().is_empty());
     let reply = kit.post("evil.test", "/", &[("x-note", &stub)], stub.clone()).await;
@@ -75,7 +81,8 @@ async fn plain_http_carries_a_credential_only_where_the_port_is_named() {
     for (scope, expected) in [("plain.test", 403), ("plain.test:80", 200)] {
         let kit = Kit::new(&[&format!("KEY={SECRET} @ {scope}")]).await;
         let stream = kit.connect("plain.test:80").await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let request = kit::request("GET", "/", &[("host", "plain.test"), ("x-api-key", kit.stub("KEY"))], "");
         let reply = kit::reply(sender.send_request(request).await.unwrap()).await;
@@ -241,21 +248,30 @@ async fn the_gateway_has_model_routes_and_its_key_in_its_auth_header() {
     let key = kit.stub("LITELLM_API_KEY").to_owned();
     let send = async |kit: &Kit, path: &str, headers: &[(&str, &str)], body: String| {
         let stream = kit.connect("gateway.lap.internal:80").await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let mut request = kit::request("POST", path, headers, body);
         request.headers_mut().insert("host", "gateway.lap.internal".parse().unwrap());
         kit::reply(sender.send_request(request).await.unwrap()).await
     };
-    let reply = send(&kit, "/v1/messages?beta=true", &[("x-api-key", &key), ("x-note", &key)], format!("my key is {key}")).await;
+    let reply =
+        send(&kit, "/v1/messages?beta=true", &[("x-api-key", &key), ("x-note", &key)], format!("my key is {key}"))
+            .await;
     assert_eq!(reply.status, 200);
     let seen = kit.seen().remove(0);
     assert_eq!(seen.line, "POST /base/v1/messages?beta=true");
-    assert_eq!((seen.header("x-api-key"), seen.header("x-note"), seen.header("host")), ("sk-gateway-0123456789abcdef", key.as_str(), "gw.test"));
+    assert_eq!(
+        (seen.header("x-api-key"), seen.header("x-note"), seen.header("host")),
+        ("sk-gateway-0123456789abcdef", key.as_str(), "gw.test")
+    );
     assert_eq!(seen.body, format!("my key is {key}").into_bytes());
     assert!(!reply.body.contains("sk-gateway"));
     let record = kit.record().await;
-    assert_eq!((record.host.as_str(), record.credentials.as_slice()), ("gateway.lap.internal:80", &["LITELLM_API_KEY".to_owned()][..]));
+    assert_eq!(
+        (record.host.as_str(), record.credentials.as_slice()),
+        ("gateway.lap.internal:80", &["LITELLM_API_KEY".to_owned()][..])
+    );
 
     let reply = send(&kit, "/key/generate", &[("x-api-key", &key)], String::new()).await;
     assert_eq!(reply.blocked(), (403, "gateway_route"));
@@ -269,7 +285,12 @@ async fn the_gateway_has_model_routes_and_its_key_in_its_auth_header() {
     assert_eq!(reply.blocked(), (403, "misdirected_stub"));
     // Over TLS inside, and HTTP/2.
     let mut sender = kit.http2("gateway.lap.internal").await;
-    let request = kit::request("GET", "https://gateway.lap.internal/v1/models", &[("authorization", &format!("Bearer {key}"))], "");
+    let request = kit::request(
+        "GET",
+        "https://gateway.lap.internal/v1/models",
+        &[("authorization", &format!("Bearer {key}"))],
+        "",
+    );
     let reply = kit::reply(sender.send_request(request).await.unwrap()).await;
     assert_eq!(reply.status, 200);
     assert_eq!(kit.seen().remove(0).header("authorization"), "Bearer sk-gateway-0123456789abcdef");

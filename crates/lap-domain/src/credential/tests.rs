@@ -5,12 +5,14 @@ use crate::egress::parse_authority;
 #[track_caller]
 fn check(rules: &str, destination: &str, expected: &str) {
     let rules = rules.split_whitespace().map(|r| HostRule::parse(r).expect("a rule")).collect();
-    let (tls, rest) = destination.strip_prefix("https://").map_or_else(|| (false, &destination[7..]), |rest| (true, rest));
+    let (tls, rest) =
+        destination.strip_prefix("https://").map_or_else(|| (false, &destination[7..]), |rest| (true, rest));
     let (host, port) = parse_authority(rest).expect("a destination");
     let port = port.unwrap_or(if tls { 443 } else { 80 });
     let positions = Scope::Hosts(rules).positions_at(&Destination { host: &host, port, tls });
     let words = positions.map_or("refused".to_owned(), |positions| {
-        let open: Vec<_> = POSITION_WORDS.iter().filter(|(_, p)| positions.contains(*p)).map(|(word, _)| *word).collect();
+        let open: Vec<_> =
+            POSITION_WORDS.iter().filter(|(_, p)| positions.contains(*p)).map(|(word, _)| *word).collect();
         if open.is_empty() { "credential".to_owned() } else { open.join(" ") }
     });
     assert_eq!(words, expected);
@@ -53,7 +55,10 @@ fn check_error(rule: &str, expected: &str) {
 
 #[test]
 fn errors_say_what_would_be_right() {
-    check_error("slack.com#text", "`slack.com#text` opens `#text`, which is none of #body, #query, #path, #header, #ws");
+    check_error(
+        "slack.com#text",
+        "`slack.com#text` opens `#text`, which is none of #body, #query, #path, #header, #ws",
+    );
     check_error("https://slack.com", "`https://slack.com` is a URL; write the host alone, such as `api.example.com`");
     check_error("", "`` is empty; write a host such as `api.example.com`");
     check_error("a.com:99999", "`a.com:99999` has no valid port after the colon (1 to 65535)");
@@ -62,7 +67,8 @@ fn errors_say_what_would_be_right() {
 
 #[track_caller]
 fn check_scope(key: &str, bound: Option<&str>, allow_out: &str, expected: (&str, Binding)) {
-    let bound: Option<Vec<HostRule>> = bound.map(|b| b.split_whitespace().map(|r| HostRule::parse(r).expect("a rule")).collect());
+    let bound: Option<Vec<HostRule>> =
+        bound.map(|b| b.split_whitespace().map(|r| HostRule::parse(r).expect("a rule")).collect());
     let allow_out: Vec<Entry> = allow_out.split_whitespace().map(|e| Entry::parse(e).expect("an entry")).collect();
     let (scope, binding) = resolve_scope(key, bound.as_deref(), &allow_out);
     let text = match scope {

@@ -98,7 +98,10 @@ fn disabled_credentials_are_left_alone() {
 fn plainly(pairs: &[(String, String)], input: &[u8]) -> Vec<u8> {
     let (mut out, mut at) = (Vec::new(), 0);
     while at < input.len() {
-        let longest = pairs.iter().filter(|(text, _)| input[at..].starts_with(text.as_bytes())).max_by_key(|(text, _)| text.len());
+        let longest = pairs
+            .iter()
+            .filter(|(text, _)| input[at..].starts_with(text.as_bytes()))
+            .max_by_key(|(text, _)| text.len());
         match longest {
             Some((text, with)) => {
                 out.extend_from_slice(with.as_bytes());

@@ -214,7 +214,11 @@ impl Pool {
         }
         let stream = dial(place.addr).await?;
         if !place.tls {
-            return if place.h2 { self.start2(place, TokioIo::new(stream)).await } else { self.start1(TokioIo::new(stream)).await };
+            return if place.h2 {
+                self.start2(place, TokioIo::new(stream)).await
+            } else {
+                self.start1(TokioIo::new(stream)).await
+            };
         }
         let config = if place.h2 { &tls.any } else { &tls.http1 };
         let stream = secure(stream, &place.host, config.clone()).await?;
@@ -367,7 +371,8 @@ async fn dial(addr: SocketAddr) -> Result<TcpStream, UpstreamError> {
         .map_err(UpstreamError::Connect)?;
     stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
     // Finds servers that vanished while an answer is awaited.
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
     SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(UpstreamError::Connect)?;
     Ok(stream)
 }

@@ -17,8 +17,11 @@ const MAX_ADDRESSES: usize = 16;
 /// Look-ups at once; each takes a thread.
 const MAX_LOOKUPS: usize = 16;
 
+/// When it was learned, and what.
+type Kept = (Instant, Arc<[IpAddr]>);
+
 pub(crate) struct Resolver {
-    kept: Mutex<HashMap<String, (Instant, Arc<[IpAddr]>)>>,
+    kept: Mutex<HashMap<String, Kept>>,
     lookups: Semaphore,
 }
 
@@ -36,8 +39,7 @@ impl Resolver {
         if let Some(known) = self.known(name) {
             return Ok(known);
         }
-        // The dot keeps the machine's search domains out of it.
-        let found = tokio::time::timeout(DEADLINE, tokio::net::lookup_host((format!("{name}."), 0)))
+        let found = tokio::time::timeout(DEADLINE, tokio::net::lookup_host((name, 0)))
             .await
             .map_err(|_| "the resolver did not answer in time".to_owned())?
             .map_err(|e| e.to_string())?;

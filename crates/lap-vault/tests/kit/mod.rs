@@ -19,8 +19,8 @@ use lap_domain::secret::Secret;
 use lap_domain::stub;
 use lap_vault::{Gateway, Grants, InsideNet, Record, ResolveOverride, Vault, VaultConfig};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -72,12 +72,16 @@ pub async fn upstream() -> Upstream {
     let mut names: Vec<String> = NAMES.iter().map(|n| (*n).to_owned()).collect();
     names.push("127.0.0.1".to_owned());
     let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
-        .unwrap();
+    let mut config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![leaf.der().clone()],
+                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            )
+            .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let tls = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -126,7 +130,9 @@ where
         let state = state.clone();
         async move { Ok::<_, std::convert::Infallible>(answer(request, state).await) }
     });
-    let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(io, service).await;
+    let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
+        .serve_connection_with_upgrades(io, service)
+        .await;
 }
 
 async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Body> {
@@ -140,7 +146,13 @@ async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Bod
     };
     let trailers = collected.trailers().cloned();
     let body = collected.to_bytes().to_vec();
-    let seen = Seen { line: line.clone(), headers: parts.headers.clone(), body: body.clone(), trailers, version: parts.version };
+    let seen = Seen {
+        line: line.clone(),
+        headers: parts.headers.clone(),
+        body: body.clone(),
+        trailers,
+        version: parts.version,
+    };
     state.seen.lock().unwrap().push(seen);
     let mut text = format!("{line}\n");
     for (name, value) in &parts.headers {
@@ -170,7 +182,8 @@ async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Bod
         }
         "/split" => {
             // The value comes back one byte per frame.
-            let pieces: Vec<_> = auth.as_bytes().iter().map(|b| Ok(Frame::data(Bytes::copy_from_slice(&[*b])))).collect();
+            let pieces: Vec<_> =
+                auth.as_bytes().iter().map(|b| Ok(Frame::data(Bytes::copy_from_slice(&[*b])))).collect();
             Response::new(StreamBody::new(futures_util::stream::iter(pieces)).boxed())
         }
         "/trailers" => {
@@ -178,7 +191,10 @@ async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Bod
                 Ok(Frame::data(Bytes::from_static(b"body"))),
                 Ok(Frame::trailers(http::HeaderMap::from_iter([(http::HeaderName::from_static("x-tail"), auth)]))),
             ];
-            Response::builder().header("trailer", "x-tail").body(StreamBody::new(futures_util::stream::iter(frames)).boxed()).unwrap()
+            Response::builder()
+                .header("trailer", "x-tail")
+                .body(StreamBody::new(futures_util::stream::iter(frames)).boxed())
+                .unwrap()
         }
         "/sse" => {
             let lines = state.sse.clone();
@@ -186,13 +202,18 @@ async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Bod
                 let line = lines.lock().await.recv().await?;
                 Some((Ok(Frame::data(Bytes::from(line))), lines))
             });
-            Response::builder().header("content-type", "text/event-stream").body(StreamBody::new(stream).boxed()).unwrap()
+            Response::builder()
+                .header("content-type", "text/event-stream")
+                .body(StreamBody::new(stream).boxed())
+                .unwrap()
         }
         "/empty" => Response::builder().status(StatusCode::NO_CONTENT).body(full("")).unwrap(),
         "/big" => Response::new(full(vec![b'x'; 3 << 20])),
         "/close" => Response::builder().header("connection", "close").body(full(echo)).unwrap(),
         "/ws" => {
-            let Some(upgrade) = upgrade else { return Response::builder().status(426).body(full("no upgrade")).unwrap() };
+            let Some(upgrade) = upgrade else {
+                return Response::builder().status(426).body(full("no upgrade")).unwrap();
+            };
             tokio::spawn(async move {
                 let mut io = TokioIo::new(upgrade.await.unwrap());
                 io.write_all(auth.as_bytes()).await.unwrap();
@@ -333,16 +354,22 @@ impl Kit {
     }
 
     /// TLS inside, as a client that trusts the sandbox's authority.
-    pub async fn tls(&self, stream: TcpStream, name: &str, alpn: &[&str]) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    pub async fn tls(
+        &self,
+        stream: TcpStream,
+        name: &str,
+        alpn: &[&str],
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.vault.ca_pem().as_bytes()).unwrap()).unwrap();
-        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned()).unwrap();
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
@@ -359,7 +386,8 @@ impl Kit {
     pub async fn http2(&self, host: &str) -> hyper::client::conn::http2::SendRequest<Body> {
         let stream = self.connect(&format!("{host}:443")).await.unwrap();
         let tls = self.tls(stream, host, &["h2"]).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
         tokio::spawn(connection);
         sender
     }
