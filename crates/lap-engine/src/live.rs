@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use lap_api::link::ServerToSidecar;
 use lap_domain::ids::{SessionId, TurnId};
 use lap_domain::secret::Secret;
 use lap_domain::time::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Variables given at session creation, kept here until the sidecar has them and nowhere else.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +48,8 @@ struct Running {
 #[derive(Default)]
 pub struct LiveSessions {
     entries: Mutex<HashMap<SessionId, Live>>,
+    /// Some link came up.
+    linked: Notify,
 }
 
 /// A copy of what the reconciler wants to know.
@@ -108,6 +111,7 @@ impl LiveSessions {
     /// A link came up; it replaces an older one, whose task ends when its sender is dropped.
     pub fn link_up(&self, session: &SessionId, number: u64, to: mpsc::Sender<ServerToSidecar>, now: Timestamp) {
         self.with(session, now, |live| live.link = Some(Link { number, to }));
+        self.linked.notify_waiters();
     }
 
     /// A link ended. Nothing happens when another has replaced it.
@@ -123,6 +127,22 @@ impl LiveSessions {
     /// Where to send what the sidecar should do; none while there is no link.
     pub fn link(&self, session: &SessionId, now: Timestamp) -> Option<mpsc::Sender<ServerToSidecar>> {
         self.with(session, now, |live| live.link.as_ref().map(|link| link.to.clone()))
+    }
+
+    /// The same, waiting for a sidecar that is dialling again.
+    pub async fn link_within(&self, session: &SessionId, at_most: Duration) -> Option<mpsc::Sender<ServerToSidecar>> {
+        let there = async {
+            loop {
+                let linked = self.linked.notified();
+                tokio::pin!(linked);
+                linked.as_mut().enable();
+                if let Some(link) = self.link(session, crate::now()) {
+                    return link;
+                }
+                linked.await;
+            }
+        };
+        tokio::time::timeout(at_most, there).await.ok()
     }
 
     /// A turn runs now.

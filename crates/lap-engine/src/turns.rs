@@ -1,5 +1,7 @@
 //! Turns: taken in, handed to the sandbox one at a time, answered. A turn is handed over at most once.
 
+use std::time::Duration;
+
 use lap_api::event::EventKind;
 use lap_api::link::{ServerToSidecar, ToGuest, Turn as WireTurn};
 use lap_api::message::{Attachment, Message, MessageInfo, Part};
@@ -15,6 +17,9 @@ use crate::{Engine, EngineError, fresh_id, now, rfc3339};
 
 /// How many turns of one session may wait, the running one included.
 pub const MAX_WAITING_TURNS: u32 = 100;
+
+/// After a restart of the server a sidecar dials again within two seconds; whoever has something for it waits this long.
+const REDIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Page size when a whole conversation is read.
 const MESSAGES_AT_ONCE: u32 = 500;
@@ -186,7 +191,7 @@ impl Engine {
 
     async fn tell_guest(&self, session: &SessionId, what: ToGuest) -> Result<(), EngineError> {
         let away = || EngineError::Unavailable("the sandbox does not answer at the moment; try again".into());
-        let link = self.inner.live.link(session, now()).ok_or_else(away)?;
+        let link = self.inner.live.link_within(session, REDIAL_PATIENCE).await.ok_or_else(away)?;
         link.send(ServerToSidecar::Guest(Box::new(what))).await.map_err(|_| away())
     }
 }

@@ -67,7 +67,7 @@ async fn the_log_goes_on_across_a_server_that_is_killed() {
     let after = world.client.all_events(&session.id).await.expect("the log");
     assert_eq!(before, after[..before.len()], "numbers and contents stay");
     let mut events = world.client.events(&session.id, before.len() as u64);
-    world.client.abort(&session.id).await.ok();
+    world.client.abort(&session.id).await.expect("the sidecar dials again");
     let mut seen = Vec::new();
     while let Some(entry) = events.next_entry().await {
         let entry = entry.expect("goes on");
