@@ -30,7 +30,13 @@ const HOP_HEADERS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", 
 /// Answers a request of the sandbox, whatever it is.
 pub(crate) async fn handle(connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Relay> {
     let vault = &connection.vault;
-    let path = redacted_path(request.uri().path_and_query().map_or("/", PathAndQuery::as_str));
+    let mut path = redacted_path(request.uri().path_and_query().map_or("/", PathAndQuery::as_str));
+    // The sandbox cannot know a value; should it have learned one all the same, the record is no place for it.
+    if let Ok(table) = vault.table()
+        && let Some((scrubbed, _)) = table.secrets.replace(path.as_bytes(), u128::MAX)
+    {
+        path = String::from_utf8_lossy(&scrubbed).into_owned();
+    }
     let Some(exchange) = vault.begin(request.method().as_str(), path).await else {
         let sentence = "The record of this request cannot be written, so it does not go out.";
         return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "record_unavailable", sentence).into_response(None);
