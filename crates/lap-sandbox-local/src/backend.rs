@@ -37,6 +37,9 @@ const LAUNCH_DEADLINE: Duration = Duration::from_secs(20);
 /// The kernel ends killed processes in milliseconds; one that is stuck in a dying disk must not hold up the server.
 const DEATH_DEADLINE: Duration = Duration::from_secs(10);
 
+/// A sidecar writes itself down in its first milliseconds.
+const RECORD_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Between looks at things that cannot announce their end (a lock, a group): short beside a deletion, long beside a look.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
@@ -128,14 +131,24 @@ impl LocalBackend {
         let settled = shared.settle().await;
         shared.settled.set(settled).expect("settled once, here");
         let backend = Self { shared, watchers: Mutex::new(JoinSet::new()) };
-        backend.adopt().map_err(|error| BackendError::Observe(error.to_string()))?;
+        backend.adopt().await.map_err(|error| BackendError::Observe(error.to_string()))?;
         Ok(backend)
     }
 
     /// Watches sidecars that an earlier server started.
-    fn adopt(&self) -> io::Result<()> {
+    async fn adopt(&self) -> io::Result<()> {
+        let deadline = tokio::time::Instant::now() + RECORD_DEADLINE;
         for (id, folder) in self.shared.folders()? {
-            if let Some(process) = record::find(&folder, "sidecar") {
+            let process = loop {
+                match record::find(&folder, "sidecar") {
+                    // Started by a server that died at that moment; it writes itself down first of all.
+                    None if self.shared.is_running(&id) && tokio::time::Instant::now() < deadline => {
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                    }
+                    found => break found,
+                }
+            };
+            if let Some(process) = process {
                 self.watch(id, process)?;
             }
         }
@@ -429,7 +442,8 @@ impl Shared {
 
     fn is_running(&self, id: &SandboxId) -> bool {
         let Ok(file) = File::open(self.folder(id).join(record::LOCK)) else { return false };
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+        // Shared, so that two who look at once do not take each other for a sidecar.
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
     }
 
     fn gate(&self, id: &SandboxId) -> Arc<tokio::sync::Mutex<()>> {
@@ -488,7 +502,8 @@ impl Shared {
             .truncate(false)
             .mode(0o600)
             .open(folder.join(record::LOCK))?;
-        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+        // Waits at most for somebody who is just looking whether the lock is held.
+        rustix::fs::flock(&held, FlockOperation::LockExclusive)?;
         let made = Made { image: self.image.clone(), cgroups: self.cgroups.clone() };
         std::fs::write(folder.join(MADE), serde_json::to_vec(&made)?)?;
         for tool in &spec.tools {
@@ -587,8 +602,10 @@ impl Shared {
             if tokio::time::Instant::now() > deadline {
                 return Err(failed("its sidecar still holds the lock")(io::ErrorKind::TimedOut.into()));
             }
-            if let Some(process) = record::find(&folder, "init") {
-                end(process, deadline).await.map_err(failed("a process would not end"))?;
+            for role in ["init", "sidecar"] {
+                if let Some(process) = record::find(&folder, role) {
+                    end(process, deadline).await.map_err(failed("a process would not end"))?;
+                }
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
