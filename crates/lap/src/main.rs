@@ -26,21 +26,22 @@ swaps stubs for them on the wire.
 /// The whole parser: the client's commands, and the server's beside them. Put together by hand, because the client takes
 /// any unknown word as an agent's name and would swallow the others.
 fn program() -> clap::Command {
-    let program = clap::Command::new("lap")
+    let own = |name: &'static str, augment: fn(clap::Command) -> clap::Command, about: &'static str| {
+        // Said last: augmenting takes the documentation of the struct for the command's.
+        augment(clap::Command::new(name)).about(about).long_about(None::<&str>)
+    };
+    CliCommand::augment_subcommands(ClientOptions::augment_args(clap::Command::new("lap")))
         .version(env!("CARGO_PKG_VERSION"))
         .about("Self-hosted platform for coding agents: sandboxes that never hold a real credential")
         .long_about(LONG_ABOUT)
         .after_help(lap_cli::AFTER_HELP)
-        .max_term_width(100);
-    let program = CliCommand::augment_subcommands(ClientOptions::augment_args(program));
-    program
-        .subcommand(config::ServeArgs::augment_args(clap::Command::new("serve").about("Run the server")))
-        .subcommand(doctor::DoctorArgs::augment_args(
-            clap::Command::new("doctor")
-                .about("Check what this machine has for isolating sandboxes, and what is missing"),
-        ))
-        .subcommand(harness::HarnessArgs::augment_args(
-            clap::Command::new("harness").about("Install and list the programs that are the agents"),
+        .max_term_width(100)
+        .subcommand(own("serve", config::ServeArgs::augment_args, "Run the server"))
+        .subcommand(own("doctor", doctor::DoctorArgs::augment_args, "Check whether this machine can isolate sandboxes"))
+        .subcommand(own(
+            "harness",
+            harness::HarnessArgs::augment_args,
+            "Install and list the programs that are the agents",
         ))
 }
 
