@@ -31,9 +31,10 @@ lint: ## Formatting, clippy and tidy rules, without the tests
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@$(XTASK) tidy
 
-bench: setup ## Print the benchmark table, each row against its baseline
+bench: setup ## Print the benchmark table, each row against its baseline (BENCH="--only sandbox --quick" for a part)
 	cargo build --locked --profile fast -p lap -p xtask
-	@$(TARGET)/fast/xtask bench
+	cargo build --locked --profile fast -p lap-vault --example bench
+	@$(TARGET)/fast/xtask bench $(BENCH)
 
 dist: ## Build the static release binary (musl)
 	@scripts/setup.sh dist

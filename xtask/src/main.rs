@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout, reason = "a command that people and CI read")]
 
 #[cfg(feature = "kit")]
+mod bench;
+#[cfg(feature = "kit")]
 mod demo;
 mod tests_run;
 mod tidy;
@@ -15,7 +17,8 @@ const USAGE: &str = "usage: xtask <command>
 
   tidy   check the rules of this code base
   test   run all tests and end with one line that sums them up; further words go to `cargo test`
-  demo   run the main job visibly, through the built program";
+  demo   run the main job visibly, through the built program
+  bench  print the benchmark table, each number beside its baseline";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
         "test" => tests_run::run(root(), rest),
         #[cfg(feature = "kit")]
         "demo" => demo::run(),
+        #[cfg(feature = "kit")]
+        "bench" => bench::run(rest),
         "help" | "--help" => {
             println!("{USAGE}");
             ExitCode::SUCCESS
