@@ -188,14 +188,22 @@ async fn latency(way: &Way, stub: &str, h2: bool) -> (f64, f64) {
     (times[SINGLE / 2].as_secs_f64() * 1e6, times[SINGLE * 99 / 100].as_secs_f64() * 1e6)
 }
 
-/// Requests per second of 32 connections, each with one request at a time.
-async fn load(way: &Way, stub: &str, h2: bool) -> f64 {
+/// Processor time of this process so far, in µs: unlike the clock it does not care who else uses the machine.
+fn cpu_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
+    let ticks: f64 = fields[11..13].iter().map(|f| f.parse::<f64>().unwrap()).sum();
+    ticks * 1e4
+}
+
+/// Requests per second of 32 connections, each with one request at a time, and processor time per request in µs.
+async fn load(way: &Way, stub: &str, h2: bool) -> (f64, f64) {
     let config = way.config(h2);
     let mut senders = Vec::new();
     for _ in 0..32 {
         senders.push(way.open(&config, h2).await);
     }
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_time());
     let mut tasks = tokio::task::JoinSet::new();
     for mut sender in senders {
         let stub = stub.to_owned();
@@ -209,7 +217,7 @@ async fn load(way: &Way, stub: &str, h2: bool) -> f64 {
         });
     }
     let total: u64 = tasks.join_all().await.into_iter().sum();
-    total as f64 / start.elapsed().as_secs_f64()
+    (total as f64 / start.elapsed().as_secs_f64(), (cpu_time() - cpu) / total as f64)
 }
 
 /// New TLS connections per second, one request each, eight at a time.
@@ -271,25 +279,33 @@ async fn main() {
     let vault = Way { proxy: Some(kit.proxy), server, roots: kit.vault.ca_pem().to_owned() };
     let mut records = std::mem::replace(&mut kit.records, tokio::sync::mpsc::channel(1).1);
     tokio::spawn(async move { while records.recv().await.is_some() {} });
+    // One load for a profiler to look at: `bench load` or `bench load2`.
+    if let Some(which) = std::env::args().nth(1) {
+        for _ in 0..5 {
+            let (rate, cpu) = load(&vault, &stub, which == "load2").await;
+            println!("{rate:.0} req/s, {cpu:.1} µs CPU each");
+        }
+        return;
+    }
     println!("{:<44} {:>12} {:>12} {:>8}", "", "direct", "vault", "ratio");
     let row = |name: &str, unit: &str, direct: f64, vault: f64| {
         println!("{:<44} {direct:>12.1} {vault:>12.1} {:>7.2}x", format!("{name} ({unit})"), vault / direct);
     };
     for (name, h2) in [("HTTP/1.1", false), ("HTTP/2", true)] {
-        let mut all: [Vec<f64>; 6] = Default::default();
+        let mut all: [Vec<f64>; 8] = Default::default();
         for _ in 0..ROUNDS {
             let (d, v) = (latency(&direct, &stub, h2).await, latency(&vault, &stub, h2).await);
-            for (list, value) in
-                all.iter_mut().zip([d.0, v.0, d.1, v.1, load(&direct, &stub, h2).await, load(&vault, &stub, h2).await])
-            {
+            let (dl, vl) = (load(&direct, &stub, h2).await, load(&vault, &stub, h2).await);
+            for (list, value) in all.iter_mut().zip([d.0, v.0, d.1, v.1, dl.0, vl.0, dl.1, vl.1]) {
                 list.push(value);
             }
         }
-        let [d50, v50, d99, v99, dl, vl] = all.map(median);
+        let [d50, v50, d99, v99, dl, vl, dc, vc] = all.map(median);
         row(&format!("{name}, one warm connection, p50"), "µs", d50, v50);
         row(&format!("{name}, one warm connection, p99"), "µs", d99, v99);
         println!("{:<44} {:>25.1}", format!("{name}, added p50 (µs)"), v50 - d50);
         row(&format!("{name}, 32 connections"), "req/s", dl, vl);
+        row(&format!("{name}, 32 connections, CPU of all"), "µs/req", dc, vc);
         row(
             &format!("{name}, body up"),
             "MB/s",

@@ -49,16 +49,21 @@ pub(crate) enum Meant {
 /// Serves a connection that is meant for `host:port`.
 pub(crate) async fn serve(vault: Arc<Vault>, mut wire: Wire, host: Host, port: u16) {
     let names_port = vault.table().is_ok_and(|table| table.policy.names_port(&host, port));
-    let Ok(speaks) = wire.sniff(if names_port { SILENCE } else { PATIENCE }).await else { return };
+    let Ok(mut speaks) = wire.sniff(if names_port { SILENCE } else { PATIENCE }).await else { return };
+    if speaks == Speaks::Silent && names_port {
+        // It waits for the server, or it only takes its time; what is spoken first decides.
+        let Some(spoken) = tunnel::serve_silent(&vault, &mut wire, &host, port).await else { return };
+        speaks = spoken;
+    }
     match speaks {
-        Speaks::Closed => {}
+        Speaks::Closed | Speaks::Silent => {}
         Speaks::Tls => serve_tls(vault, wire, host, port).await,
         Speaks::Http1 | Speaks::Http2 => {
             let meant = Meant::Place { host, port, must_be: None };
             let connection = Connection { vault, meant, tls: false, disagreement: None };
             serve_http(connection, wire, speaks == Speaks::Http2).await;
         }
-        Speaks::Silent | Speaks::Other => tunnel::serve(&vault, wire, &host, port).await,
+        Speaks::Other => tunnel::serve(&vault, &mut wire, &host, port).await,
     }
 }
 

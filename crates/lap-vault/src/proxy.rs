@@ -73,7 +73,7 @@ async fn connect(vault: &Arc<Vault>, request: Request<Incoming>) -> Response<Rel
             let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
             let Ok(parts) = upgraded.downcast::<TokioIo<Wire>>() else { return };
             let mut wire = parts.io.into_inner();
-            wire.push_back(parts.read_buf);
+            wire.push_back(&parts.read_buf);
             connection::serve(task.clone(), wire, host, port).await;
         };
         tokio::select! {

@@ -92,6 +92,11 @@ impl Exchange {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| table.clone());
     }
 
+    /// It did not happen after all: there will be no record of it.
+    pub fn forget(&self) {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     fn draft(&self) -> std::sync::MutexGuard<'_, Draft> {
         self.draft.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,42 +7,75 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use lap_domain::egress::Host;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::Vault;
 use crate::needles::{PAUSE, Release, Replacer};
 use crate::record::Exchange;
 use crate::refusal::Refusal;
-use crate::wire::Wire;
+use crate::wire::{PATIENCE, Speaks, Wire};
 use crate::{route, upstream};
 
 /// Read at once.
 const PIECE: usize = 16 << 10;
 
 /// Carries bytes that are neither HTTP nor TLS, if this very port stands in the allow list.
-pub(crate) async fn serve(vault: &Arc<Vault>, mut wire: Wire, host: &Host, port: u16) {
+pub(crate) async fn serve(vault: &Arc<Vault>, wire: &mut Wire, host: &Host, port: u16) {
     let Some(exchange) = vault.begin("TCP", String::new()).await else { return };
     exchange.set_host(format!("{host}:{port}"));
-    if let Err(refusal) = carry(vault, &mut wire, host, port, &exchange).await {
+    let carried = async {
+        let mut upstream = open(vault, host, port).await?;
+        carry(vault, wire, &mut upstream, host, port, &exchange).await
+    };
+    if let Err(refusal) = carried.await {
         exchange.set_refusal(refusal.code, refusal.sentence);
     }
 }
 
-async fn carry(
-    vault: &Arc<Vault>,
-    wire: &mut Wire,
-    host: &Host,
-    port: u16,
-    exchange: &Exchange,
-) -> Result<(), Refusal> {
+/// Serves a client that has said nothing yet. When the server speaks first, the bytes are carried; when the client does after
+/// all, and speaks HTTP or TLS, the connection goes the way of all requests: what it speaks is given back.
+pub(crate) async fn serve_silent(vault: &Arc<Vault>, wire: &mut Wire, host: &Host, port: u16) -> Option<Speaks> {
+    let exchange = vault.begin("TCP", String::new()).await?;
+    exchange.set_host(format!("{host}:{port}"));
+    let carried = async {
+        let mut upstream = open(vault, host, port).await?;
+        let spoken = tokio::select! {
+            biased;
+            spoken = wire.sniff(PATIENCE) => spoken.unwrap_or(Speaks::Closed),
+            _ = upstream.readable() => Speaks::Other,
+        };
+        if spoken == Speaks::Other {
+            carry(vault, wire, &mut upstream, host, port, &exchange).await?;
+            return Ok(None);
+        }
+        exchange.forget();
+        Ok(Some(spoken))
+    };
+    carried.await.unwrap_or_else(|refusal: Refusal| {
+        exchange.set_refusal(refusal.code, refusal.sentence);
+        None
+    })
+}
+
+async fn open(vault: &Vault, host: &Host, port: u16) -> Result<TcpStream, Refusal> {
     let table = vault.table()?;
     if !table.policy.names_port(host, port) {
         return Err(not_http(host, port));
     }
     let addresses = route::addresses(vault, &table, host, port, None).await?;
-    let mut upstream = upstream::dial_any(&addresses).await.map_err(|e| Refusal::upstream(host, port, &e))?;
-    drop(table);
+    upstream::dial_any(&addresses).await.map_err(|e| Refusal::upstream(host, port, &e))
+}
+
+async fn carry(
+    vault: &Vault,
+    wire: &mut Wire,
+    upstream: &mut TcpStream,
+    host: &Host,
+    port: u16,
+    exchange: &Exchange,
+) -> Result<(), Refusal> {
     tokio::select! {
-        _ = splice(wire, &mut upstream, exchange, None) => Ok(()),
+        _ = splice(wire, upstream, exchange, None) => Ok(()),
         () = vault.closed(host, port) => Err(Refusal::new(
             http::StatusCode::FORBIDDEN,
             "denied",

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -19,7 +19,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection and the bytes that were read ahead.
 pub(crate) struct Wire {
-    ahead: Bytes,
+    ahead: BytesMut,
     stream: TcpStream,
 }
 
@@ -40,36 +40,30 @@ pub(crate) enum Speaks {
 
 impl Wire {
     pub fn new(stream: TcpStream) -> Self {
-        Self { ahead: Bytes::new(), stream }
+        Self { ahead: BytesMut::new(), stream }
     }
 
     /// Gives bytes back that were read from this wire.
-    pub fn push_back(&mut self, bytes: Bytes) {
-        if self.ahead.is_empty() {
-            self.ahead = bytes;
-        } else {
-            self.ahead = [bytes, self.ahead.split_off(0)].concat().into();
-        }
+    pub fn push_back(&mut self, bytes: &[u8]) {
+        self.ahead = [bytes, &self.ahead].concat().as_slice().into();
     }
 
-    /// Waits for the first bytes, each time so long, and judges them; they can be read again afterwards.
+    /// Waits for the first bytes, each time so long, and judges them; they can be read again afterwards. May be dropped and
+    /// called again.
     pub async fn sniff(&mut self, wait: Duration) -> io::Result<Speaks> {
-        let mut seen = BytesMut::from(std::mem::take(&mut self.ahead));
-        let speaks = loop {
-            if let Some(speaks) = judge(&seen) {
-                break speaks;
+        loop {
+            if let Some(speaks) = judge(&self.ahead) {
+                return Ok(speaks);
             }
-            match tokio::time::timeout(wait, self.stream.read_buf(&mut seen)).await {
-                Ok(Ok(0)) => break if seen.is_empty() { Speaks::Closed } else { Speaks::Other },
+            match tokio::time::timeout(wait, self.stream.read_buf(&mut self.ahead)).await {
+                Ok(Ok(0)) => return Ok(if self.ahead.is_empty() { Speaks::Closed } else { Speaks::Other }),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(error),
-                Err(_) if seen.is_empty() => break Speaks::Silent,
+                Err(_) if self.ahead.is_empty() => return Ok(Speaks::Silent),
                 // An unfinished beginning: whatever it is to become, it is not a request.
-                Err(_) => break Speaks::Other,
+                Err(_) => return Ok(Speaks::Other),
             }
-        };
-        self.ahead = seen.freeze();
-        Ok(speaks)
+        }
     }
 }
 

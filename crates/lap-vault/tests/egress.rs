@@ -258,6 +258,18 @@ async fn other_bytes_pass_where_the_port_is_named() {
     drop(stream);
     let record = kit.record().await;
     assert_eq!((record.verdict.as_str(), record.bytes_out, record.bytes_in), ("allowed", 6, 17));
+    // A client that only takes its time is no reason to look away.
+    kit.regrant(|g| {
+        g.policy = policy(&["plain.test:80"], &[], &["127.0.0.0/8"]);
+    });
+    let mut stream = kit.connect("plain.test:80").await.unwrap();
+    while kit.upstream.connections.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    stream.write_all(b"GET /late HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    let record = kit.record().await;
+    assert_eq!((record.method.as_str(), record.path.as_str(), record.verdict.as_str()), ("GET", "/late", "allowed"));
 }
 
 #[tokio::test]
