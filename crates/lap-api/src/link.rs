@@ -74,6 +74,8 @@ pub enum LogEntry {
     Guest(Report),
     /// The vault let a request through or refused it.
     Egress(EgressLine),
+    /// The sidecar took [`ServerToSidecar::Boot`]: from here on it holds the session's own variables.
+    Booted,
     /// A limit of the sandbox was hit.
     Limit { limit: String, detail: String },
     /// The sandbox's first process ended; nothing follows.

@@ -6,7 +6,7 @@ use lap_domain::problem::Problem;
 use lap_store::{AgentFilter, AgentSort, Order};
 
 use crate::live::SessionVars;
-use crate::{Engine, EngineError, Page, bringup, fresh_id, now};
+use crate::{Engine, EngineError, Page, bringup, fresh_id, now, whole};
 
 /// An agent with what is derived of it.
 #[derive(Debug, Clone)]
@@ -57,6 +57,11 @@ impl Engine {
 
     /// Edits an agent. Changed values reach the vaults of live sessions before this returns; the rest applies to new ones.
     pub async fn update_agent(&self, id: &AgentId, edit: AgentEdit) -> Result<AgentView, EngineError> {
+        let (engine, id) = (self.clone(), id.clone());
+        whole(async move { engine.edit_agent(&id, edit).await }).await
+    }
+
+    async fn edit_agent(&self, id: &AgentId, edit: AgentEdit) -> Result<AgentView, EngineError> {
         let config = self.inner.config.clone();
         let changed = self.inner.store.update_agent(id, move |agent| {
             let agent = lap_domain::agent::edit(&agent, edit, now()).map_err(EngineError::Invalid)?;
@@ -65,18 +70,25 @@ impl Engine {
         });
         let agent = changed.await??;
         for session in self.inner.store.live_sessions().await?.iter().filter(|session| session.agent_id == agent.id) {
-            self.send_grants(session).await?;
+            // One session's trouble must not keep the others from hearing of it.
+            if let Err(problem) = self.send_grants(session).await {
+                tracing::error!(session.id = %session.id, problem = &problem as &dyn std::error::Error, "could not send new grants");
+            }
         }
         Ok(self.agent_view(agent, 0, false))
     }
 
     /// Deletes an agent; its sessions end, their history stays.
     pub async fn delete_agent(&self, id: &AgentId) -> Result<(), EngineError> {
-        for session in self.inner.store.delete_agent(id, now()).await? {
-            self.inner.live.close(&session.id);
-        }
-        self.inner.wake.notify_one();
-        Ok(())
+        let (engine, id) = (self.clone(), id.clone());
+        whole(async move {
+            for session in engine.inner.store.delete_agent(&id, now()).await? {
+                engine.inner.live.forget_vars(&session.id);
+            }
+            engine.inner.wake.notify_one();
+            Ok(())
+        })
+        .await
     }
 
     fn agent_view(&self, agent: Agent, session_count: u64, has_active_session: bool) -> AgentView {

@@ -12,9 +12,10 @@ use lap_domain::env_vars::{Merged, Vars, merge};
 use lap_domain::secret::Secret;
 use lap_domain::session::Session;
 use lap_domain::stub;
+use lap_domain::url::HttpUrl;
 
 use crate::live::SessionVars;
-use crate::{Engine, EngineConfig, EngineError, now};
+use crate::{Engine, EngineConfig, EngineError};
 
 /// Name of the gateway's credential, and the variable in which its stub stands.
 const GATEWAY_KEY: &str = "LITELLM_API_KEY";
@@ -74,7 +75,7 @@ pub(crate) fn check_binding(config: &EngineConfig, agent: &Agent, vars: &Session
 
 /// The boot message; none when the session's own variables are no longer here.
 pub(crate) async fn boot(engine: &Engine, session: &Session) -> Result<Option<Boot>, EngineError> {
-    let vars = engine.inner.live.vars(&session.id, now());
+    let vars = engine.inner.live.vars(&session.id);
     let vars = match vars {
         Some(vars) => vars,
         None if session.session_env_keys.is_empty() => SessionVars::default(),
@@ -218,24 +219,23 @@ fn stored(problem: impl std::error::Error + Send + Sync + 'static) -> EngineErro
 
 /// `host:port` of the repository, when the platform's git token may be used for it.
 fn clone_token_host(config: &EngineConfig, agent: &Agent) -> Option<String> {
-    let url = url::Url::parse(agent.repo_url.as_deref()?).ok()?;
-    let host = url.host_str()?;
-    let named =
-        |entry: &String| entry.eq_ignore_ascii_case(host) || *entry == format!("{host}:{}", url.port().unwrap_or(443));
-    let allowed = config.git_token.is_some() && url.scheme() == "https" && config.git_token_hosts.iter().any(named);
-    allowed.then(|| format!("{host}:{}", url.port().unwrap_or(443)))
+    let url = HttpUrl::parse(agent.repo_url.as_deref()?).ok()?;
+    let named = |entry: &String| Entry::parse(entry).is_ok_and(|entry| entry.matches(&url.host, url.port));
+    let allowed = config.git_token.is_some() && url.tls && config.git_token_hosts.iter().any(named);
+    allowed.then(|| url.entry())
 }
 
 /// `host:port` of an http(s) address.
 fn host_of(url: &str) -> Option<String> {
-    let url = url::Url::parse(url).ok()?;
-    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
+    HttpUrl::parse(url).ok().map(|url| url.entry())
 }
 
 fn author_of(agent: &Agent) -> String {
     let name = agent.name.as_deref().unwrap_or("LAP agent");
     let name: String = name.chars().filter(|c| !c.is_control() && !matches!(c, '<' | '>')).collect();
-    format!("{} <agent@lap.invalid>", if name.trim().is_empty() { "LAP agent" } else { name.trim() })
+    // Git takes no name of nothing but dots, quotes and the like.
+    let name = if name.chars().any(char::is_alphanumeric) { name.trim() } else { "LAP agent" };
+    format!("{name} <agent@lap.invalid>")
 }
 
 fn file(file: &lap_domain::files::SandboxFile) -> lap_api::agent::SandboxFile {

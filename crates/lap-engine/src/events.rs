@@ -45,6 +45,10 @@ impl EventFollower {
                 self.after = last.id;
                 return rows.into_iter().map(|row| from_row(&self.session, row)).collect::<Result<_, _>>().map(Some);
             }
+            // Deleted before this reader came: then nobody rings any more.
+            if let Err(StoreError::NotFound { .. }) = self.store.session(&self.session).await {
+                return Ok(None);
+            }
             if self.newest.changed().await.is_err() {
                 return Ok(None);
             }

@@ -114,6 +114,13 @@ impl Engine {
     }
 }
 
+/// Does work that must not stop half-way when its caller goes away, as a handler does whose client hung up.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::spawn(work).await.unwrap_or_else(|problem| Err(EngineError::Internal(Box::new(problem))))
+}
+
 /// The engine's clock.
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -23,6 +23,9 @@ use crate::{Engine, EngineError, bringup, log, now};
 /// A caller that does not say hello within this time is dropped.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 
+/// A sidecar takes its messages as they come; one that does not for this long is hung, and its link ends.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Entries stored in one transaction: what has arrived meanwhile goes along, up to this many.
 const BATCH: usize = 256;
 
@@ -108,23 +111,33 @@ impl Engine {
         if hello.log_head < stored {
             return Err(EngineError::Internal("the sidecar's log is shorter than what is stored of it".into()));
         }
-        self.inner.live.link_up(&session.id, number, to.clone(), now());
+        // Nobody sends anything before the greeting.
+        let order = self.inner.live.order(&session.id, now()).lock_owned().await;
+        let over = self.inner.live.link_up(&session.id, number, to.clone(), hello.booted, now());
         let sending = async {
             let mut next = Some(ServerToSidecar::Welcome { protocol: PROTOCOL, resume_after: stored });
             while let Some(message) = next {
-                if let Err(problem) = writer.send(&message).await {
-                    return Err(EngineError::Internal(Box::new(problem)));
+                match tokio::time::timeout(WRITE_DEADLINE, writer.send(&message)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(problem)) => return Err(EngineError::Internal(Box::new(problem))),
+                    Err(_) => return Err(EngineError::Internal("the sidecar does not take its messages".into())),
                 }
                 next = outbox.recv().await;
             }
-            // Another link has replaced this one.
             Ok(())
         };
         let receiving = async {
             self.greet(session, &hello, &to).await?;
+            drop(order);
+            // A turn may have waited for this link.
+            self.dispatch(&session.id).await;
             self.receive(session, reader, to).await
         };
-        let end = tokio::select! { end = sending => end, end = receiving => end };
+        let end = tokio::select! {
+            end = sending => end,
+            end = receiving => end,
+            () = over.cancelled() => Ok(()),
+        };
         self.inner.live.link_down(&session.id, number, now());
         self.inner.wake.notify_one();
         end
@@ -138,28 +151,35 @@ impl Engine {
         to: &mpsc::Sender<ServerToSidecar>,
     ) -> Result<(), EngineError> {
         if hello.booted {
-            self.inner.live.booted(&session.id, now());
-            self.send_grants(session).await?;
-        } else if let Some(boot) = bringup::boot(self, session).await? {
-            let _ = to.send(ServerToSidecar::Boot(Box::new(boot))).await;
+            self.grants_down(session, to).await?;
         } else {
-            // The session's variables are lost: the reconciler fails it with the reason.
-            self.inner.wake.notify_one();
-            return Ok(());
+            match bringup::boot(self, session).await {
+                Ok(Some(boot)) => {
+                    let _ = to.send(ServerToSidecar::Boot(Box::new(boot))).await;
+                }
+                Ok(None) => {
+                    // The session's variables are lost: the reconciler fails it with the reason.
+                    self.inner.wake.notify_one();
+                    return Ok(());
+                }
+                // The database may answer the next time; what is wrong with the agent stays wrong.
+                Err(problem @ EngineError::Unavailable(_)) => return Err(problem),
+                Err(problem) => {
+                    let reason = lap_domain::chain::chain(&problem);
+                    let event = lap_domain::session::SessionEvent::BootFailed { reason };
+                    self.move_session(&session.id, session.incarnation, event).await?;
+                    return Err(problem);
+                }
+            }
         }
         match self.inner.store.sent_turn(&session.id).await? {
             Some(sent) if hello.last_turn_id.as_deref() != Some(sent.turn.id.as_str()) => {
-                self.hand_over(&session.id, sent, to).await
+                self.hand_over(&session.id, sent, to).await?;
             }
-            Some(sent) => {
-                self.inner.live.turn_running(&session.id, sent.turn.id, now());
-                Ok(())
-            }
-            None => {
-                self.dispatch(&session.id).await;
-                Ok(())
-            }
+            Some(sent) => self.inner.live.turn_running(&session.id, sent.turn.id, now()),
+            None => {}
         }
+        Ok(())
     }
 
     async fn receive<R: AsyncRead + Unpin>(
@@ -172,13 +192,14 @@ impl Engine {
         let mut creating = session.state == SessionState::Creating;
         while let Some(first) = reader.next::<SidecarToServer>().await.map_err(internal)? {
             let mut items = Vec::new();
-            let mut guest_spoke = false;
+            let (mut guest_spoke, mut booted) = (false, false);
             let mut next = Some(first);
             while let Some(message) = next {
                 let SidecarToServer::Log { seq, at_ms, entry } = message else {
                     return Err(EngineError::Internal("a second hello on one link".into()));
                 };
                 guest_spoke |= matches!(&entry, LogEntry::Guest(_));
+                booted |= matches!(&entry, LogEntry::Booted);
                 let ready = matches!(&entry, LogEntry::Guest(Report::Ready { .. }));
                 let writes = log::writes(entry, |oom| log::sandbox_ended(creating, oom));
                 creating &= !ready;
@@ -194,8 +215,10 @@ impl Engine {
             }
             if guest_spoke {
                 self.inner.live.life(&session.id, now());
-                // The guest has its boot message, so the sidecar has: the variables may be forgotten here.
-                self.inner.live.booted(&session.id, now());
+            }
+            if booted {
+                // The sidecar holds the variables now: they are forgotten here.
+                self.inner.live.booted(&session.id);
             }
             self.after_log(session, &appended).await?;
         }
@@ -205,22 +228,38 @@ impl Engine {
     /// What the new entries make possible or necessary.
     async fn after_log(&self, session: &Session, appended: &lap_store::Appended) -> Result<(), EngineError> {
         if appended.turn_over {
-            self.inner.live.turn_over(&session.id, now());
-            self.inner.store.touch(&session.id, now()).await?;
+            self.inner.live.turn_over(&session.id);
+            match self.inner.store.touch(&session.id, now()).await {
+                // Deleted meanwhile; the rest of its log is of no interest to anybody.
+                Ok(()) | Err(lap_store::StoreError::NotFound { .. }) => {}
+                Err(problem) => return Err(problem.into()),
+            }
         }
         match appended.session.state {
             SessionState::Ready => self.dispatch(&session.id).await,
             SessionState::Creating => {}
-            SessionState::Failed { .. } | SessionState::Dead { .. } => self.inner.wake.notify_one(),
+            SessionState::Failed { .. } | SessionState::Dead { .. } => {
+                self.inner.live.forget_vars(&session.id);
+                self.inner.wake.notify_one();
+            }
         }
         Ok(())
     }
 
-    /// Sends what credentials mean now to a sandbox that is up.
+    /// Sends what credentials mean now to a sandbox that is up. Without a link there is nothing to do: the next greeting
+    /// says it.
     pub(crate) async fn send_grants(&self, session: &Session) -> Result<(), EngineError> {
-        let Some(link) = self.inner.live.link(&session.id, now()) else { return Ok(()) };
+        let _order = self.inner.live.order(&session.id, now()).lock_owned().await;
+        match self.inner.live.link(&session.id) {
+            Some(link) => self.grants_down(session, &link).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The caller holds the session's order, so that older grants never follow newer ones.
+    async fn grants_down(&self, session: &Session, to: &mpsc::Sender<ServerToSidecar>) -> Result<(), EngineError> {
         if let Some(grants) = bringup::grants_of_agent(self, session).await? {
-            let _ = link.send(ServerToSidecar::Grants(Box::new(grants))).await;
+            let _ = to.send(ServerToSidecar::Grants(Box::new(grants))).await;
         }
         Ok(())
     }

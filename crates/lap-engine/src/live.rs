@@ -2,7 +2,7 @@
 //! sidecar, the turn that runs. Lost with the server by design; a sidecar that dials again brings back what matters.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lap_api::link::ServerToSidecar;
@@ -10,6 +10,7 @@ use lap_domain::ids::{SessionId, TurnId};
 use lap_domain::secret::Secret;
 use lap_domain::time::Timestamp;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// Variables given at session creation, kept here until the sidecar has them and nowhere else.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +30,8 @@ pub struct Live {
     pub unlinked_since: Timestamp,
     link: Option<Link>,
     running: Option<Running>,
+    /// See [`LiveSessions::order`].
+    order: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -36,6 +39,8 @@ struct Link {
     /// Tells this link from the one that replaced it.
     number: u64,
     to: mpsc::Sender<ServerToSidecar>,
+    /// Ends the link's task.
+    over: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -61,11 +66,41 @@ pub struct Seen {
     pub turn_quiet_ms: Option<i64>,
 }
 
+impl Live {
+    fn has_booted(&mut self) {
+        self.booted = true;
+        self.vars = None;
+    }
+}
+
 impl LiveSessions {
     fn with<T>(&self, session: &SessionId, now: Timestamp, work: impl FnOnce(&mut Live) -> T) -> T {
         let mut entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let fresh = || Live { bring_up_since: now, unlinked_since: now, ..Live::default() };
         work(entries.entry(session.clone()).or_insert_with(fresh))
+    }
+
+    /// Like `with`, for what is of no consequence when the session is not known here: it may just have been deleted.
+    fn known<T>(&self, session: &SessionId, work: impl FnOnce(&mut Live) -> T) -> Option<T> {
+        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_mut(session).map(work)
+    }
+
+    /// Held while something is read and then sent down the link: so what was read later is never sent earlier.
+    pub fn order(&self, session: &SessionId, now: Timestamp) -> Arc<tokio::sync::Mutex<()>> {
+        self.with(session, now, |live| live.order.clone())
+    }
+
+    /// The session's sandbox has just been started: its time to call back begins.
+    pub fn provisioned(&self, session: &SessionId, now: Timestamp) {
+        self.known(session, |live| {
+            live.bring_up_since = now;
+            live.unlinked_since = now;
+        });
+    }
+
+    /// The session is over: its variables are wiped.
+    pub fn forget_vars(&self, session: &SessionId) {
+        self.known(session, |live| live.vars = None);
     }
 
     /// Starts an entry that holds the session's variables.
@@ -96,27 +131,41 @@ impl LiveSessions {
     }
 
     /// The session's variables, as long as they are here.
-    pub fn vars(&self, session: &SessionId, now: Timestamp) -> Option<SessionVars> {
-        self.with(session, now, |live| live.vars.clone())
+    pub fn vars(&self, session: &SessionId) -> Option<SessionVars> {
+        self.known(session, |live| live.vars.clone()).flatten()
     }
 
     /// The sidecar has its boot message: the session's variables are its alone from now on.
-    pub fn booted(&self, session: &SessionId, now: Timestamp) {
-        self.with(session, now, |live| {
-            live.booted = true;
-            live.vars = None;
-        });
+    pub fn booted(&self, session: &SessionId) {
+        self.known(session, Live::has_booted);
     }
 
-    /// A link came up; it replaces an older one, whose task ends when its sender is dropped.
-    pub fn link_up(&self, session: &SessionId, number: u64, to: mpsc::Sender<ServerToSidecar>, now: Timestamp) {
-        self.with(session, now, |live| live.link = Some(Link { number, to }));
+    /// A link came up; it replaces an older one, whose task is told to end. `booted` is what the sidecar says of itself,
+    /// and is known together with the link, so that nobody sees one without the other. Answers with what ends this link.
+    pub fn link_up(
+        &self,
+        session: &SessionId,
+        number: u64,
+        to: mpsc::Sender<ServerToSidecar>,
+        booted: bool,
+        now: Timestamp,
+    ) -> CancellationToken {
+        let over = CancellationToken::new();
+        self.with(session, now, |live| {
+            if booted {
+                live.has_booted();
+            }
+            if let Some(older) = live.link.replace(Link { number, to, over: over.clone() }) {
+                older.over.cancel();
+            }
+        });
         self.linked.notify_waiters();
+        over
     }
 
     /// A link ended. Nothing happens when another has replaced it.
     pub fn link_down(&self, session: &SessionId, number: u64, now: Timestamp) {
-        self.with(session, now, |live| {
+        self.known(session, |live| {
             if live.link.as_ref().is_some_and(|link| link.number == number) {
                 live.link = None;
                 live.unlinked_since = now;
@@ -125,8 +174,8 @@ impl LiveSessions {
     }
 
     /// Where to send what the sidecar should do; none while there is no link.
-    pub fn link(&self, session: &SessionId, now: Timestamp) -> Option<mpsc::Sender<ServerToSidecar>> {
-        self.with(session, now, |live| live.link.as_ref().map(|link| link.to.clone()))
+    pub fn link(&self, session: &SessionId) -> Option<mpsc::Sender<ServerToSidecar>> {
+        self.known(session, |live| live.link.as_ref().map(|link| link.to.clone())).flatten()
     }
 
     /// The same, waiting for a sidecar that is dialling again.
@@ -136,7 +185,7 @@ impl LiveSessions {
                 let linked = self.linked.notified();
                 tokio::pin!(linked);
                 linked.as_mut().enable();
-                if let Some(link) = self.link(session, crate::now()) {
+                if let Some(link) = self.link(session) {
                     return link;
                 }
                 linked.await;
@@ -147,12 +196,12 @@ impl LiveSessions {
 
     /// A turn runs now.
     pub fn turn_running(&self, session: &SessionId, turn: TurnId, now: Timestamp) {
-        self.with(session, now, |live| live.running = Some(Running { turn, last_life: now }));
+        self.known(session, |live| live.running = Some(Running { turn, last_life: now }));
     }
 
     /// The sandbox said something.
     pub fn life(&self, session: &SessionId, now: Timestamp) {
-        self.with(session, now, |live| {
+        self.known(session, |live| {
             if let Some(running) = &mut live.running {
                 running.last_life = now;
             }
@@ -160,12 +209,12 @@ impl LiveSessions {
     }
 
     /// No turn runs any more.
-    pub fn turn_over(&self, session: &SessionId, now: Timestamp) {
-        self.with(session, now, |live| live.running = None);
+    pub fn turn_over(&self, session: &SessionId) {
+        self.known(session, |live| live.running = None);
     }
 
     /// The turn that runs.
-    pub fn running(&self, session: &SessionId, now: Timestamp) -> Option<TurnId> {
-        self.with(session, now, |live| live.running.as_ref().map(|running| running.turn.clone()))
+    pub fn running(&self, session: &SessionId) -> Option<TurnId> {
+        self.known(session, |live| live.running.as_ref().map(|running| running.turn.clone())).flatten()
     }
 }

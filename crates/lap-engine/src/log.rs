@@ -9,11 +9,15 @@ use lap_store::{EgressLine as StoredEgress, Write};
 
 use crate::events::body;
 
+/// Longest text of the guest's that becomes a field of its session.
+const MAX_FIELD_BYTES: usize = 4096;
+
 /// The writes of one entry, in order.
 pub fn writes(entry: LogEntry, sandbox_ended: impl Fn(bool) -> SessionEvent) -> Vec<Write> {
     match entry {
         LogEntry::Guest(report) => from_report(report),
         LogEntry::Egress(line) => from_egress(line),
+        LogEntry::Booted => Vec::new(),
         LogEntry::Limit { limit, detail } => vec![Write::Event(body(&EventKind::SandboxLimit { limit, detail }))],
         LogEntry::SandboxExited { detail, oom } => {
             let error = EventKind::Error { code: "sandbox_exited".into(), error: detail };
@@ -39,16 +43,18 @@ pub fn sandbox_ended(creating: bool, oom: bool) -> SessionEvent {
 fn from_report(report: Report) -> Vec<Write> {
     match report {
         Report::Phase { phase, detail } => match Phase::parse(&phase) {
-            Some(phase) => vec![Write::Phase { phase, detail }],
+            Some(phase) => vec![Write::Phase { phase, detail: detail.map(clipped) }],
             None => Vec::new(),
         },
-        Report::CloneDone { branch, commit } => vec![Write::Repo { branch, commit }],
+        Report::CloneDone { branch, commit } => {
+            vec![Write::Repo { branch: branch.map(clipped), commit: commit.map(clipped) }]
+        }
         Report::Ready { harness_session_id } => {
-            let id = harness_session_id.map(|id| Write::HarnessSession { id });
+            let id = harness_session_id.map(|id| Write::HarnessSession { id: clipped(id) });
             id.into_iter().chain([Write::Move(SessionEvent::GuestReady)]).collect()
         }
         Report::BootFailed { code, reason } => {
-            let reason = format!("{code}: {reason}");
+            let reason = clipped(format!("{code}: {reason}"));
             vec![Write::Move(SessionEvent::BootFailed { reason })]
         }
         Report::TurnStarted { turn_id } => turn_event(&turn_id, &EventKind::TurnStarted { turn_id: turn_id.clone() }),
@@ -91,6 +97,16 @@ fn from_report(report: Report) -> Vec<Write> {
             vec![Write::Event(body(&EventKind::Error { code: "harness_exited".into(), error }))]
         }
     }
+}
+
+/// What becomes a field of the session is shown in every list of sessions; the guest decides its text, not its length.
+fn clipped(mut text: String) -> String {
+    if text.len() > MAX_FIELD_BYTES {
+        let end = (0..=MAX_FIELD_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 fn from_egress(line: EgressLine) -> Vec<Write> {

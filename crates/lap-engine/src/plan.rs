@@ -41,6 +41,8 @@ pub struct SessionSeen {
     pub held_keys: BTreeSet<String>,
     /// Milliseconds since the running turn gave its last sign of life; none without a running turn.
     pub turn_quiet_ms: Option<i64>,
+    /// A turn waits or runs, whether or not this server has seen it.
+    pub open_turns: bool,
 }
 
 /// One thing to do; each is idempotent.
@@ -95,7 +97,7 @@ fn for_session(
         (SessionState::Creating, Some(sandbox)) if !sandbox.running => {
             fail("the sandbox ended while it was being set up; `lap logs --sandbox` shows its last lines".into())
         }
-        (SessionState::Creating, Some(_)) if seen.unlinked_ms.is_some() && waited > DIAL_DEADLINE_MS => {
+        (SessionState::Creating, Some(_)) if seen.unlinked_ms.is_some_and(|ms| ms > DIAL_DEADLINE_MS) => {
             fail("the sandbox was started but never called back; `lap logs --sandbox` shows its last lines".into())
         }
         (SessionState::Creating, Some(_))
@@ -115,13 +117,19 @@ fn for_session(
         (SessionState::Ready, _) => match seen.turn_quiet_ms {
             Some(quiet) if quiet > turn_stall_timeout_ms => Some(Action::FailTurn(id())),
             Some(_) => None,
-            None if now.since(session.last_seen_at) > session.idle_timeout_ms => {
+            // A sidecar that is away may have news of this very session.
+            None if is_idle(session, now) && !seen.open_turns && seen.unlinked_ms.is_none() => {
                 Some(Action::Move(id(), SessionEvent::End { reason: EndReason::Idle }))
             }
             None => None,
         },
         _ => None,
     }
+}
+
+/// Whether the session's time without activity is over. A turn that is open counts as activity all the same.
+pub fn is_idle(session: &Session, now: Timestamp) -> bool {
+    now.since(session.last_seen_at) > session.idle_timeout_ms
 }
 
 fn lost_keys(seen: &SessionSeen) -> Vec<&str> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lap_api::link::{ServerToSidecar, ToGuest};
 use lap_domain::chain::chain;
 use lap_domain::ids::SessionId;
 use lap_domain::session::{Phase, Session, SessionEvent, SessionState};
@@ -13,7 +14,7 @@ use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::{Action, Observed, SessionSeen, plan};
+use crate::plan::{Action, Observed, SessionSeen, is_idle, plan};
 use crate::{Engine, EngineError, hex, now, random};
 
 /// Truth is looked up this often even when no signal came.
@@ -39,9 +40,24 @@ impl Busy {
     fn claim(&self, id: &SandboxId) -> bool {
         self.ids.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id.clone())
     }
+}
 
-    fn release(&self, id: &SandboxId) {
-        self.ids.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(id);
+/// A claim on a sandbox, given back however its task ends.
+struct Claim {
+    engine: Engine,
+    id: SandboxId,
+}
+
+impl Claim {
+    fn take(engine: &Engine, id: &SandboxId) -> Option<Self> {
+        engine.inner.busy.claim(id).then(|| Self { engine: engine.clone(), id: id.clone() })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let Busy { ids } = &self.engine.inner.busy;
+        ids.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -60,16 +76,15 @@ impl Engine {
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = self.inner.wake.notified() => {}
-                    exit = exits.recv() => if let Some(exit) = exit {
+                    Some(exit) = exits.recv() => {
                         tracing::info!(sandbox.id = %exit.id, "a sidecar ended: {}", exit.detail);
-                    } else {
-                        tokio::time::sleep(EVERY).await;
-                    },
+                    }
                     () = tokio::time::sleep(EVERY) => {}
                 }
                 while tasks.try_join_next().is_some() {}
             }
             // What is half made is finished or undone; nothing new is begun.
+            slots.close();
             while tasks.join_next().await.is_some() {}
         };
         tokio::join!(serving, reconciling);
@@ -83,7 +98,10 @@ impl Engine {
         let sessions = self.inner.store.live_sessions().await?;
         let keep = sessions.iter().map(|session| session.id.clone()).collect();
         self.inner.live.retain(&keep, before.plus_ms(-60_000));
-        let wanting = sessions.into_iter().map(|session| self.see(session)).collect();
+        let mut wanting = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            wanting.push(self.see(session).await?);
+        }
         let observed = Observed { wanting, sandboxes, busy };
         for action in plan(&observed, self.inner.config.turn_stall_timeout_ms, now()) {
             match action {
@@ -92,49 +110,58 @@ impl Engine {
                     self.spawn_provision(seen.session.clone(), tasks, slots);
                 }
                 Action::Destroy(id) => self.spawn_destroy(id, tasks, slots),
-                Action::Move(id, event) => self.move_session(&id, event).await?,
-                Action::FailTurn(id) => self.fail_stalled_turn(&id).await?,
+                Action::Move(id, event) => {
+                    let Some(seen) = observed.wanting.iter().find(|seen| seen.session.id == id) else { continue };
+                    told(&id, self.move_session(&id, seen.session.incarnation, event).await);
+                }
+                Action::FailTurn(id) => told(&id, self.fail_stalled_turn(&id).await),
             }
         }
         Ok(())
     }
 
-    fn see(&self, session: Session) -> SessionSeen {
+    async fn see(&self, session: Session) -> Result<SessionSeen, EngineError> {
         let seen = self.inner.live.see(&session.id, now());
-        SessionSeen {
+        // Asked only where it matters: the reconciler looks often.
+        let open_turns = is_idle(&session, now()) && self.inner.store.waiting_turns(&session.id).await? > 0;
+        Ok(SessionSeen {
+            open_turns,
             bring_up_since: seen.bring_up_since.max(session.created_at),
             unlinked_ms: seen.unlinked_ms,
             booted: seen.booted,
             held_keys: seen.held_keys,
             turn_quiet_ms: seen.turn_quiet_ms,
             session,
-        }
+        })
     }
 
     fn spawn_provision(&self, session: Session, tasks: &mut JoinSet<()>, slots: &Arc<tokio::sync::Semaphore>) {
         let Some(id) = SandboxId::new(&session.sandbox_name()) else { return };
-        if !self.inner.busy.claim(&id) {
-            return;
-        }
+        let Some(claim) = Claim::take(self, &id) else { return };
         let (engine, slots) = (self.clone(), slots.clone());
         tasks.spawn(async move {
-            let _slot = slots.acquire().await;
+            // Closed: the server stops, and the next one begins anew.
+            let Ok(_slot) = slots.acquire().await else { return };
             if let Err(problem) = engine.provision(&session, &id).await {
                 let why = chain(&problem);
                 tracing::error!(session.id = %session.id, "could not make a sandbox: {why}");
                 let event = SessionEvent::BootFailed { reason: why };
-                if let Err(problem) = engine.move_session(&session.id, event).await {
-                    tracing::error!(problem = &problem as &dyn std::error::Error, "could not fail a session");
-                }
+                told(&session.id, engine.move_session(&session.id, session.incarnation, event).await);
             }
-            engine.inner.busy.release(&id);
+            drop(claim);
             engine.inner.wake.notify_one();
         });
     }
 
     async fn provision(&self, session: &Session, id: &SandboxId) -> Result<(), EngineError> {
-        let token = hex(&random::<32>());
         let store = &self.inner.store;
+        // It may have ended while it waited for its turn.
+        match store.session(&session.id).await {
+            Ok(now) if now.state == SessionState::Creating && now.incarnation == session.incarnation => {}
+            Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(()),
+            Err(problem) => return Err(problem.into()),
+        }
+        let token = hex(&random::<32>());
         store.set_boot_token(&session.id, session.incarnation, &token).await?;
         store.set_phase(&session.id, session.incarnation, Phase::CreatingSandbox, None, now()).await?;
         let spec = SandboxSpec {
@@ -144,38 +171,39 @@ impl Engine {
             tools: self.tools_of(&session.harness_id),
         };
         let made = self.inner.backend.provision(&spec).await;
+        self.inner.live.provisioned(&session.id, now());
         made.map_err(|problem| EngineError::Unavailable(chain(&problem)))
     }
 
     fn spawn_destroy(&self, id: SandboxId, tasks: &mut JoinSet<()>, slots: &Arc<tokio::sync::Semaphore>) {
-        if !self.inner.busy.claim(&id) {
-            return;
-        }
+        let Some(claim) = Claim::take(self, &id) else { return };
         let (engine, slots) = (self.clone(), slots.clone());
         tasks.spawn(async move {
-            let _slot = slots.acquire().await;
+            let _claim = claim;
+            let Ok(_slot) = slots.acquire().await else { return };
             engine.keep_logs(&id).await;
             if let Err(problem) = engine.inner.backend.destroy(&id).await {
                 // The timer brings the next try.
                 tracing::error!(sandbox.id = %id, "could not remove a sandbox: {}", chain(&problem));
             }
-            engine.inner.busy.release(&id);
         });
     }
 
-    async fn move_session(&self, id: &SessionId, event: SessionEvent) -> Result<(), EngineError> {
-        let incarnation = match self.inner.store.session(id).await {
-            Ok(session) => session.incarnation,
-            Err(StoreError::NotFound { .. }) => return Ok(()),
-            Err(problem) => return Err(problem.into()),
-        };
+    /// Moves a session of which this was seen. It may have moved by itself meanwhile; then that counts.
+    pub(crate) async fn move_session(
+        &self,
+        id: &SessionId,
+        incarnation: u32,
+        event: SessionEvent,
+    ) -> Result<(), EngineError> {
         match self.inner.store.apply(id, incarnation, event, now()).await {
             Ok(_) => {
+                self.inner.live.forget_vars(id);
                 self.inner.wake.notify_one();
                 Ok(())
             }
             Err(StoreError::Illegal(illegal)) => {
-                tracing::error!(session.id = %id, "{illegal}");
+                tracing::warn!(session.id = %id, "{illegal}");
                 Ok(())
             }
             Err(StoreError::NotFound { .. } | StoreError::StaleSandbox { .. }) => Ok(()),
@@ -184,12 +212,18 @@ impl Engine {
     }
 
     async fn fail_stalled_turn(&self, id: &SessionId) -> Result<(), EngineError> {
-        let Some(turn) = self.inner.live.running(id, now()) else { return Ok(()) };
+        let Some(turn) = self.inner.live.running(id) else { return Ok(()) };
         let minutes = self.inner.config.turn_stall_timeout_ms / 60_000;
         let error = format!("the turn gave no sign of life for {minutes} minutes");
-        let _ = self.abort(id).await;
+        if let Some(link) = self.inner.live.link(id) {
+            // A sandbox that takes nothing any more must not hold up the reconciler.
+            let abort = ToGuest::Abort { turn_id: turn.to_string() };
+            let _ = link.try_send(ServerToSidecar::Guest(Box::new(abort)));
+        }
         self.inner.store.fail_turn(id, &turn, "turn_stalled", &error, now()).await?;
-        self.inner.live.turn_over(id, now());
+        self.inner.live.turn_over(id);
+        self.inner.store.touch(id, now()).await?;
+        self.dispatch(id).await;
         Ok(())
     }
 
@@ -204,9 +238,14 @@ impl Engine {
             let text = self.inner.backend.logs(sandbox, KEPT_LOG_LINES).await.unwrap_or_default();
             let path = self.kept_logs(&session);
             if let Some(folder) = path.parent() {
-                tokio::fs::create_dir_all(folder).await?;
+                tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await?;
             }
-            tokio::fs::write(path, text).await
+            tokio::fs::write(path, text).await?;
+            if matches!(self.inner.store.session(&session).await, Err(StoreError::NotFound { .. })) {
+                // Deleted meanwhile, when there was nothing to delete yet.
+                self.remove_kept_logs(&session).await;
+            }
+            Ok::<(), std::io::Error>(())
         };
         if let Err(problem) = kept.await {
             tracing::warn!(session.id = %session, "could not keep the log of a sandbox: {problem}");
@@ -219,5 +258,12 @@ impl Engine {
 
     pub(crate) fn kept_logs(&self, session: &SessionId) -> std::path::PathBuf {
         self.inner.config.data_dir.join("logs").join(format!("{session}.log"))
+    }
+}
+
+/// What goes wrong for one session must not keep the others waiting; the next round tries again.
+fn told(session: &SessionId, result: Result<(), EngineError>) {
+    if let Err(problem) = result {
+        tracing::error!(session.id = %session, problem = &problem as &dyn std::error::Error, "could not do what was planned");
     }
 }

@@ -10,7 +10,7 @@ use lap_domain::session::{EndReason, Phase, Session, SessionEvent, SessionState,
 use lap_store::StoreError;
 
 use crate::live::SessionVars;
-use crate::{Engine, EngineError, Page, bringup, fresh_id, now};
+use crate::{Engine, EngineError, Page, bringup, fresh_id, now, whole};
 
 /// What a session is opened with; `lap_domain::session::validate_new` has nothing against it.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +45,11 @@ pub struct SessionQuery {
 impl Engine {
     /// Opens a session: it is stored and bring-up begins. Returns at once.
     pub async fn create_session(&self, agent: &AgentId, new: NewSession) -> Result<SessionView, EngineError> {
+        let (engine, agent) = (self.clone(), agent.clone());
+        whole(async move { engine.open_session(&agent, new).await }).await
+    }
+
+    async fn open_session(&self, agent: &AgentId, new: NewSession) -> Result<SessionView, EngineError> {
         let NewSession { title, initial_prompt, initial_attachments, env_vars, plain_env_vars, env_var_hosts, branch } =
             new;
         let vars = SessionVars { env_vars, plain_env_vars, env_var_hosts };
@@ -137,6 +142,7 @@ impl Engine {
             let end = SessionEvent::End { reason: EndReason::Stopped };
             match self.inner.store.apply(id, session.incarnation, end, now()).await {
                 Ok(session) => {
+                    self.inner.live.forget_vars(id);
                     self.inner.wake.notify_one();
                     return Ok(self.session_view(session));
                 }
@@ -149,11 +155,15 @@ impl Engine {
 
     /// Deletes a session with its history; everything it held is released.
     pub async fn delete_session(&self, id: &SessionId) -> Result<(), EngineError> {
-        self.inner.store.delete_session(id, now()).await?;
-        self.inner.live.close(id);
-        self.remove_kept_logs(id).await;
-        self.inner.wake.notify_one();
-        Ok(())
+        let (engine, id) = (self.clone(), id.clone());
+        whole(async move {
+            engine.inner.store.delete_session(&id, now()).await?;
+            engine.inner.live.close(&id);
+            engine.remove_kept_logs(&id).await;
+            engine.inner.wake.notify_one();
+            Ok(())
+        })
+        .await
     }
 
     pub(crate) fn session_view(&self, mut session: Session) -> SessionView {

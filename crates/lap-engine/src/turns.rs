@@ -6,14 +6,15 @@ use lap_api::event::EventKind;
 use lap_api::link::{ServerToSidecar, ToGuest, Turn as WireTurn};
 use lap_api::message::{Attachment, Message, MessageInfo, Part};
 use lap_domain::ids::{SessionId, TurnId};
-use lap_domain::session::title_preview;
+use lap_domain::session::{SessionState, title_preview};
 use lap_domain::time::Timestamp;
 use lap_domain::turn::TurnState;
-use lap_store::TurnRecord;
+use lap_store::{StoreError, TurnRecord};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use crate::events::body;
-use crate::{Engine, EngineError, fresh_id, now, rfc3339};
+use crate::{Engine, EngineError, fresh_id, now, rfc3339, whole};
 
 /// How many turns of one session may wait, the running one included.
 pub const MAX_WAITING_TURNS: u32 = 100;
@@ -78,8 +79,13 @@ struct Input {
 }
 
 impl Engine {
-    /// Takes a user message in; it runs when its predecessors are over.
+    /// Takes a user message in; it runs when its predecessors are over. It does so even when the caller goes away.
     pub async fn send(&self, session: &SessionId, turn: NewTurn) -> Result<QueuedTurn, EngineError> {
+        let (engine, session) = (self.clone(), session.clone());
+        whole(async move { engine.take_in(&session, turn).await }).await
+    }
+
+    async fn take_in(&self, session: &SessionId, turn: NewTurn) -> Result<QueuedTurn, EngineError> {
         let row = self.inner.store.session(session).await?;
         let idempotency = turn.idempotency.as_ref().map(|given| lap_store::Idempotency {
             key: given.key.clone(),
@@ -120,8 +126,11 @@ impl Engine {
         if !row.state.wants_sandbox() {
             return Err(crate::error::not_ready(&row.state));
         }
+        let to = self.link_of(session).await?;
+        // A turn that is on its way is sent before its abort is.
+        let _order = self.inner.live.order(session, now()).lock_owned().await;
         let Some(sent) = self.inner.store.sent_turn(session).await? else { return Ok(()) };
-        self.tell_guest(session, ToGuest::Abort { turn_id: sent.turn.id.to_string() }).await
+        tell_guest(&to, ToGuest::Abort { turn_id: sent.turn.id.to_string() }).await
     }
 
     /// Answers a permission request of the harness.
@@ -137,7 +146,7 @@ impl Engine {
         }
         let (request_id, decision) = (request_id.to_owned(), decision.as_str().to_owned());
         let answer = ToGuest::Permission { request_id: request_id.clone(), decision: decision.clone() };
-        self.tell_guest(session, answer).await?;
+        tell_guest(&self.link_of(session).await?, answer).await?;
         let event = body(&EventKind::PermissionAnswered { request_id, decision });
         self.inner.store.append_event(session, now(), event).await?;
         Ok(())
@@ -160,8 +169,13 @@ impl Engine {
     /// Hands the oldest waiting turn to the sandbox, if none runs. Whoever makes a turn possible calls this.
     pub(crate) async fn dispatch(&self, session: &SessionId) {
         let result = async {
-            let row = self.inner.store.session(session).await?;
-            let Some(link) = self.inner.live.link(session, now()) else { return Ok(()) };
+            let row = match self.inner.store.session(session).await {
+                Ok(row) if row.state == SessionState::Ready => row,
+                Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(()),
+                Err(problem) => return Err(problem.into()),
+            };
+            let _order = self.inner.live.order(session, now()).lock_owned().await;
+            let Some(link) = self.inner.live.link(session) else { return Ok(()) };
             let Some(claimed) = self.inner.store.claim_next_turn(session, row.incarnation, now()).await? else {
                 return Ok(());
             };
@@ -177,11 +191,18 @@ impl Engine {
         &self,
         session: &SessionId,
         claimed: TurnRecord,
-        link: &tokio::sync::mpsc::Sender<ServerToSidecar>,
+        link: &mpsc::Sender<ServerToSidecar>,
     ) -> Result<(), EngineError> {
         let id = claimed.turn.id;
         let input = claimed.input.unwrap_or_default();
-        let Input { text, attachments } = parsed(&input)?;
+        let Input { text, attachments } = match parsed(&input) {
+            Ok(input) => input,
+            Err(problem) => {
+                let error = "the message could not be read back from the database; send it again";
+                self.inner.store.fail_turn(session, &id, "internal", error, now()).await?;
+                return Err(problem);
+            }
+        };
         self.inner.live.turn_running(session, id.clone(), now());
         let turn = WireTurn { turn_id: id.to_string(), text, attachments };
         // A closed link is no error here: see above.
@@ -189,11 +210,18 @@ impl Engine {
         Ok(())
     }
 
-    async fn tell_guest(&self, session: &SessionId, what: ToGuest) -> Result<(), EngineError> {
-        let away = || EngineError::Unavailable("the sandbox does not answer at the moment; try again".into());
-        let link = self.inner.live.link_within(session, REDIAL_PATIENCE).await.ok_or_else(away)?;
-        link.send(ServerToSidecar::Guest(Box::new(what))).await.map_err(|_| away())
+    /// The link, waited for while the sidecar dials again.
+    async fn link_of(&self, session: &SessionId) -> Result<mpsc::Sender<ServerToSidecar>, EngineError> {
+        self.inner.live.link_within(session, REDIAL_PATIENCE).await.ok_or_else(away)
     }
+}
+
+async fn tell_guest(to: &mpsc::Sender<ServerToSidecar>, what: ToGuest) -> Result<(), EngineError> {
+    to.send(ServerToSidecar::Guest(Box::new(what))).await.map_err(|_| away())
+}
+
+fn away() -> EngineError {
+    EngineError::Unavailable("the sandbox does not answer at the moment; try again".into())
 }
 
 /// A turn with its user message, as the store takes it.

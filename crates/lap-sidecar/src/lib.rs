@@ -13,12 +13,13 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lap_api::link::{EgressLine, GuestBoot, Hello, LogEntry, PROTOCOL, ServerToSidecar, ToGuest};
+use lap_api::link::{EgressLine, GuestBoot, Hello, LogEntry, PROTOCOL, Report, ServerToSidecar, ToGuest};
 use lap_domain::chain::chain;
 use lap_sandbox_local::{BoundedLog, Launched, LimitHit, Started};
 use lap_vault::{Record, Vault, VaultConfig};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
 use crate::grants::Holder;
@@ -59,7 +60,13 @@ pub fn main() -> ExitCode {
         }
     };
     let writer = log.clone();
-    tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).with_target(false).init();
+    // A log that cannot be written (a full disk) must not stop the sandbox; complaining about it to stderr would.
+    tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .with_target(false)
+        .log_internal_errors(false)
+        .init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(run(started, log)),
@@ -153,7 +160,7 @@ async fn run(started: Started, log: BoundedLog) -> ExitCode {
     };
     let stop = CancellationToken::new();
     let (to_guest, guest_inbox) = mpsc::channel(COMMANDS);
-    let (commands_in, commands) = mpsc::channel(COMMANDS);
+    let (commands_in, mut commands) = mpsc::channel(COMMANDS);
     let trust = ToGuest::Trust { protocol: PROTOCOL, ca_pem: sidecar.vault.ca_pem().to_owned() };
     let mut tasks = tokio::task::JoinSet::new();
     let dialing = {
@@ -176,17 +183,24 @@ async fn run(started: Started, log: BoundedLog) -> ExitCode {
     }
     let ended = tokio::select! {
         ended = sandbox_end(&init) => ended,
-        () = obey(&sidecar, commands, to_guest) => Ended::Told,
+        () = obey(&sidecar, &mut commands, &to_guest) => Ended::Told,
     };
     // It may be gone already.
     let _ = lap_sandbox_local::kill(&init);
     stop.cancel();
     if let Ended::ByItself = ended {
-        // The last words come before the end.
-        let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, talking).await;
         let oom = sidecar.oom();
-        sidecar.log(LogEntry::SandboxExited { detail: "the sandbox's processes ended".into(), oom }).await;
-        let _ = tokio::time::timeout(DELIVERY_DEADLINE, sidecar.journal.drained()).await;
+        let delivery = async {
+            // The last words come before the end.
+            let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, talking).await;
+            sidecar.log(LogEntry::SandboxExited { detail: "the sandbox's processes ended".into(), oom }).await;
+            sidecar.journal.drained().await;
+        };
+        // Commands are taken as before: without somebody who takes them the link would end, and nothing be delivered.
+        tokio::select! {
+            _ = tokio::time::timeout(DELIVERY_DEADLINE, delivery) => {}
+            () = obey(&sidecar, &mut commands, &to_guest) => {}
+        }
     }
     dialing.abort();
     tasks.shutdown().await;
@@ -212,7 +226,11 @@ async fn sandbox_end(init: &std::os::fd::OwnedFd) -> Ended {
 }
 
 /// Carries out what the server says until it says stop.
-async fn obey(sidecar: &Sidecar, mut commands: mpsc::Receiver<ServerToSidecar>, to_guest: mpsc::Sender<ToGuest>) {
+async fn obey(
+    sidecar: &Sidecar,
+    commands: &mut mpsc::Receiver<ServerToSidecar>,
+    to_guest: &mpsc::Sender<ToGuest>,
+) {
     while let Some(command) = commands.recv().await {
         match command {
             ServerToSidecar::Stop => return,
@@ -222,9 +240,12 @@ async fn obey(sidecar: &Sidecar, mut commands: mpsc::Receiver<ServerToSidecar>, 
                 }
                 let lap_api::link::Boot { grants, guest, session_keys } = *boot;
                 match sidecar.apply_grants(|holder| *holder = Some(Holder::new(grants, session_keys))) {
-                    Ok(()) => deliver(&to_guest, ToGuest::Boot(Box::<GuestBoot>::new(guest))).await,
+                    Ok(()) => {
+                        sidecar.log(LogEntry::Booted).await;
+                        deliver(sidecar, to_guest, ToGuest::Boot(Box::<GuestBoot>::new(guest))).await;
+                    }
                     Err(problem) => {
-                        let failed = lap_api::link::Report::BootFailed { code: "grants".into(), reason: problem };
+                        let failed = Report::BootFailed { code: "grants".into(), reason: problem };
                         sidecar.log(LogEntry::Guest(failed)).await;
                     }
                 }
@@ -247,7 +268,7 @@ async fn obey(sidecar: &Sidecar, mut commands: mpsc::Receiver<ServerToSidecar>, 
                     }
                     state.last_turn_id = Some(turn.turn_id.clone());
                 }
-                deliver(&to_guest, *message).await;
+                deliver(sidecar, to_guest, *message).await;
             }
             ServerToSidecar::Welcome { .. } | ServerToSidecar::Ack { .. } => {
                 tracing::warn!("the server sent a greeting in the middle of a conversation");
@@ -256,9 +277,18 @@ async fn obey(sidecar: &Sidecar, mut commands: mpsc::Receiver<ServerToSidecar>, 
     }
 }
 
-/// A guest that is gone cannot be told anything; its end is noticed elsewhere.
-async fn deliver(to_guest: &mpsc::Sender<ToGuest>, message: ToGuest) {
-    let _ = to_guest.send(message).await;
+/// Never waits for the guest: one that does not listen must not keep the sidecar from taking new grants, or from ending.
+async fn deliver(sidecar: &Sidecar, to_guest: &mpsc::Sender<ToGuest>, message: ToGuest) {
+    match to_guest.try_send(message) {
+        // A guest that is gone cannot be told anything; its end is noticed elsewhere.
+        Ok(()) | Err(TrySendError::Closed(_)) => {}
+        Err(TrySendError::Full(ToGuest::Turn(turn))) => {
+            let error = "the sandbox does not take messages any more".to_owned();
+            let failed = Report::TurnFailed { turn_id: turn.turn_id, code: "harness_failed".into(), error };
+            sidecar.log(LogEntry::Guest(failed)).await;
+        }
+        Err(TrySendError::Full(_)) => tracing::warn!("the guest does not listen; it misses an order"),
+    }
 }
 
 /// Moves the vault's records into the journal.

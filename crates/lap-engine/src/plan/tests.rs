@@ -36,6 +36,7 @@ fn session(name: &str, state: SessionState) -> SessionSeen {
         booted: true,
         held_keys: BTreeSet::new(),
         turn_quiet_ms: None,
+        open_turns: false,
     }
 }
 
@@ -164,6 +165,11 @@ fn idleness_ends_a_session_but_never_a_running_turn() {
         Move(SessionId("s"), End { reason: Idle })
     "#]],
     );
+    // A server that was away for days: neither turns that wait nor sidecars that have not called yet are idle.
+    let waiting = SessionSeen { open_turns: true, ..idle.clone() };
+    check(vec![waiting], vec![sandbox("s-1", true)], &[], expect![[""]]);
+    let away = SessionSeen { unlinked_ms: Some(0), ..idle.clone() };
+    check(vec![away], vec![sandbox("s-1", true)], &[], expect![[""]]);
     idle.turn_quiet_ms = Some(HOUR / 2);
     check(vec![idle.clone()], vec![sandbox("s-1", true)], &[], expect![[""]]);
     idle.turn_quiet_ms = Some(HOUR + 1);
@@ -182,7 +188,10 @@ fn a_sidecar_that_never_calls_fails_the_bring_up() {
     let mut waiting = session("s", SessionState::Creating);
     waiting.unlinked_ms = Some(0);
     check(vec![waiting.clone()], vec![sandbox("s-1", true)], &[], expect![[""]]);
+    // A link that broke a moment ago, long after the bring-up began: the sidecar dials again.
     waiting.bring_up_since = Timestamp(NOW.0 - DIAL_DEADLINE_MS - 1);
+    check(vec![waiting.clone()], vec![sandbox("s-1", true)], &[], expect![[""]]);
+    waiting.unlinked_ms = Some(DIAL_DEADLINE_MS + 1);
     check(
         vec![waiting],
         vec![sandbox("s-1", true)],
