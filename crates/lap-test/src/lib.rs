@@ -8,6 +8,7 @@ pub mod echo;
 pub mod gateway;
 pub mod git;
 pub mod harness;
+pub mod in_process;
 pub mod scenario;
 pub mod server;
 pub mod wait;

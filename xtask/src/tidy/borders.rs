@@ -104,7 +104,16 @@ const BORDERS: &[Border] = &[
     // For tests, demo and benchmarks; nothing of the product depends on it.
     Border {
         name: "lap-test",
-        knows: &["lap-api", "lap-client", "lap-domain", "lap-harness"],
+        knows: &[
+            "lap-api",
+            "lap-client",
+            "lap-domain",
+            "lap-engine",
+            "lap-harness",
+            "lap-sandbox",
+            "lap-server",
+            "lap-store",
+        ],
         others: Never(&[SQL[0], SQL[1]]),
     },
     Border { name: "xtask", knows: &["lap-api", "lap-client", "lap-test"], others: Never(&["axum", SQL[0], SQL[1]]) },

@@ -20,20 +20,15 @@ use lap_api::event::EventKind;
 use lap_api::message::{Message, MessageInfo, Part};
 use lap_api::session::Usage;
 use lap_domain::ids::{SessionId, TurnId};
-use lap_domain::secret::Secret;
 use lap_domain::session::SessionEvent;
 use lap_domain::time::Timestamp;
-use lap_engine::{Engine, EngineConfig};
-use lap_sandbox::{Backend, BackendError, Check, Limits, SandboxExit, SandboxId, SandboxSpec, SandboxStatus};
-use lap_store::{EncryptionKey, EventBody, LogItem, Store, Write};
+use lap_sandbox::{Backend, BackendError, Check, SandboxExit, SandboxId, SandboxSpec, SandboxStatus};
+use lap_store::{EventBody, LogItem, Store, Write};
+use lap_test::in_process::InProcessServer;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-/// The master key of every test server.
-pub const KEY: &str = "lap_master_0123456789abcdef";
+pub use lap_test::in_process::KEY;
 
 /// Longer than anything here takes on a busy machine; a test that meets it has found a hang.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,11 +36,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Server {
     pub address: SocketAddr,
     pub store: Store,
-    stop: CancellationToken,
-    serving: JoinHandle<std::io::Result<()>>,
+    server: InProcessServer,
     client: Client<HttpConnector, Full<Bytes>>,
     seq: AtomicU64,
-    _data: tempfile::TempDir,
 }
 
 /// An answer, read to its end.
@@ -69,25 +62,14 @@ impl Answer {
 
 impl Server {
     pub async fn start() -> Self {
-        let data = tempfile::tempdir().expect("a temporary folder can be made");
-        let store = Store::open(&data.path().join("lap.db"), EncryptionKey::new(&[7; 32]))
-            .await
-            .expect("a fresh database opens");
-        let engine = Engine::new(engine_config(&data), store.clone(), Arc::new(NoSandboxes), "fake");
-        let config = lap_server::ServerConfig { master_key: Secret::new(KEY.to_owned()) };
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
-        let address = listener.local_addr().expect("a bound listener has an address");
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(lap_server::serve(listener, lap_server::router(engine, config), stop.clone()));
+        let server = InProcessServer::routes_only(Arc::new(NoSandboxes)).await;
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, store, stop, serving, client, seq: AtomicU64::new(1), _data: data }
+        Self { address: server.address, store: server.store.clone(), server, client, seq: AtomicU64::new(1) }
     }
 
     /// Stops serving and waits until every connection is closed.
     pub async fn stop(self) {
-        self.stop.cancel();
-        let served = tokio::time::timeout(PATIENCE, self.serving).await.expect("serving ends when it is told to");
-        served.expect("serving does not panic").expect("serving ends well");
+        self.server.stop().await;
     }
 
     /// A request as it stands, answered with an open body.
@@ -227,31 +209,6 @@ fn answer_message(turn: &TurnId, text: &str) -> Message {
 fn event_body(kind: &EventKind) -> EventBody {
     let value = serde_json::to_value(kind).expect("plain data");
     EventBody { kind: value["type"].as_str().expect("events have types").to_owned(), data: value["data"].to_string() }
-}
-
-fn engine_config(data: &tempfile::TempDir) -> EngineConfig {
-    EngineConfig {
-        data_dir: data.path().to_owned(),
-        limits: Limits {
-            memory_bytes: 1 << 30,
-            pids: 512,
-            cpu_millis: 1000,
-            disk_bytes: 1 << 30,
-            inodes: 100_000,
-            tmp_bytes: 1 << 28,
-        },
-        idle_timeout_ms: 86_400_000,
-        turn_stall_timeout_ms: 3_600_000,
-        gateway: None,
-        private_allow: Vec::new(),
-        resolve: Vec::new(),
-        extra_ca_pem: None,
-        require_binding: false,
-        git_author: None,
-        git_token: None,
-        git_token_hosts: Vec::new(),
-        test_harnesses: true,
-    }
 }
 
 /// A backend whose sandboxes come to nothing: these tests end where the link would begin.
