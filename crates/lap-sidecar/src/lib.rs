@@ -226,11 +226,7 @@ async fn sandbox_end(init: &std::os::fd::OwnedFd) -> Ended {
 }
 
 /// Carries out what the server says until it says stop.
-async fn obey(
-    sidecar: &Sidecar,
-    commands: &mut mpsc::Receiver<ServerToSidecar>,
-    to_guest: &mpsc::Sender<ToGuest>,
-) {
+async fn obey(sidecar: &Sidecar, commands: &mut mpsc::Receiver<ServerToSidecar>, to_guest: &mpsc::Sender<ToGuest>) {
     while let Some(command) = commands.recv().await {
         match command {
             ServerToSidecar::Stop => return,
