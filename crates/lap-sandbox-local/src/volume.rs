@@ -45,10 +45,21 @@ pub struct Usage {
     pub inodes_limit: u64,
 }
 
+/// A file system keeps a little for itself and for metadata: writes fail when about this much is left.
+const LAST_BYTES: u64 = 512 << 10;
+
+/// The same for files and folders.
+const LAST_INODES: u64 = 8;
+
 impl Usage {
     /// Nothing more fits, or soon nothing will: the moment to tell people.
     pub fn is_full(&self) -> bool {
-        self.bytes >= self.bytes_limit || self.inodes >= self.inodes_limit
+        self.bytes + LAST_BYTES >= self.bytes_limit || self.has_no_inodes()
+    }
+
+    /// No file or folder more can be made, or soon none.
+    pub fn has_no_inodes(&self) -> bool {
+        self.inodes + LAST_INODES >= self.inodes_limit
     }
 }
 

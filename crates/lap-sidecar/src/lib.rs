@@ -338,13 +338,13 @@ async fn watch_volume(sidecar: Arc<Sidecar>, volume: lap_sandbox_local::Volume) 
     loop {
         tokio::time::sleep(USAGE_EVERY).await;
         let Ok(usage) = volume.usage() else { continue };
-        let hit = if usage.bytes >= usage.bytes_limit {
-            Some(("disk", format!("the sandbox's files reached {} bytes, which is its limit", usage.bytes)))
-        } else if usage.inodes >= usage.inodes_limit {
-            Some(("inodes", format!("the sandbox reached {} files and folders, which is its limit", usage.inodes)))
-        } else {
-            None
-        };
+        let hit = usage.is_full().then(|| {
+            if usage.has_no_inodes() {
+                ("inodes", format!("the sandbox reached {} files and folders, which is its limit", usage.inodes))
+            } else {
+                ("disk", format!("the sandbox's files take {} bytes of {}: it is full", usage.bytes, usage.bytes_limit))
+            }
+        });
         match hit {
             Some((limit, detail)) if !full => {
                 full = true;

@@ -3,6 +3,7 @@
 mod bring_up;
 mod canary;
 mod events;
+mod limits;
 mod main_job;
 mod many;
 mod survival;
