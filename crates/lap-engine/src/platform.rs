@@ -98,17 +98,17 @@ impl Engine {
     /// The last `tail` lines of what sidecar, guest and harness wrote; of an ended sandbox, what was kept.
     pub async fn sandbox_logs(&self, id: &SessionId, tail: usize) -> Result<String, EngineError> {
         let session = self.inner.store.session(id).await?;
+        let Some(sandbox) = SandboxId::new(&session.sandbox_name()) else { return Ok(String::new()) };
+        let logs = self.inner.backend.logs(&sandbox, tail).await;
+        let logs = logs.map_err(|problem| EngineError::Unavailable(chain(&problem)))?;
+        // What is kept is written before the sandbox goes: asked in this order, the one or the other has it.
+        if session.state.wants_sandbox() || !logs.is_empty() {
+            return Ok(logs);
+        }
         let kept = match tokio::fs::read_to_string(self.kept_logs(id)).await {
-            Ok(text) if !session.state.wants_sandbox() => text,
-            Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => {
-                return Err(EngineError::Internal(Box::new(problem)));
-            }
-            // There is a sandbox, or it has not been removed yet.
-            Ok(_) | Err(_) => {
-                let Some(sandbox) = SandboxId::new(&session.sandbox_name()) else { return Ok(String::new()) };
-                let logs = self.inner.backend.logs(&sandbox, tail).await;
-                return logs.map_err(|problem| EngineError::Unavailable(chain(&problem)));
-            }
+            Ok(text) => text,
+            Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(problem) => return Err(EngineError::Internal(Box::new(problem))),
         };
         let lines: Vec<&str> = kept.lines().collect();
         Ok(lines[lines.len().saturating_sub(tail)..].iter().flat_map(|line| [*line, "\n"]).collect())

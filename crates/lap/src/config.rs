@@ -9,6 +9,8 @@ use lap_domain::secret::Secret;
 use lap_engine::{EngineConfig, GatewayConfig};
 use lap_sandbox::Limits;
 
+use crate::keys;
+
 /// Flags of `lap serve`; each can be given in the environment instead, secrets only there.
 #[derive(Args)]
 pub struct ServeArgs {
@@ -147,14 +149,25 @@ impl ServeArgs {
             let has = text.contains("-----BEGIN CERTIFICATE-----");
             problems.take("LAP_VAULT_EXTRA_CA", has.then_some(text).ok_or("holds no PEM certificate".to_owned()))
         });
-        let gateway = self.gateway.filter(|url| !url.is_empty()).and_then(|url| {
+        let gateway_url = self.gateway.filter(|url| !url.is_empty());
+        if gateway_url.is_none() && self.gateway_key.is_some() {
+            problems.0.push("LITELLM_API_BASE: is missing, though LITELLM_API_KEY is set".to_owned());
+        }
+        let gateway = gateway_url.and_then(|url| {
             let checked = lap_vault::Gateway::parse(&url).map_err(|problem| problem.to_string());
             problems.take("LITELLM_API_BASE", checked)?;
             Some(GatewayConfig { base_url: url, key: self.gateway_key.clone().unwrap_or_default() })
         });
-        if gateway.is_none() && self.gateway_key.is_some() {
-            problems.0.push("LITELLM_API_BASE: is missing, though LITELLM_API_KEY is set".to_owned());
+        if let Some(key) = &self.encryption_key {
+            let checked = keys::encryption_key(key).map(drop).map_err(|problem| problem.to_string());
+            problems.take("LAP_ENCRYPTION_KEY", checked);
         }
+        let git_author = self.git_author.filter(|author| !author.is_empty());
+        let git_author = git_author.and_then(|text| problems.take("LAP_GIT_AUTHOR", author(text)));
+        let git_token_hosts = listed(Some(&self.git_token_hosts));
+        let mut bad = Vec::new();
+        let _: Vec<Entry> = parse_entries("LAP_GIT_TOKEN_HOSTS", &git_token_hosts, &mut bad);
+        problems.0.extend(bad.into_iter().map(|problem| format!("{}: {}", problem.field, problem.message)));
         if self.master_key.as_ref().is_some_and(|key| key.expose().len() < 16) {
             problems.0.push("LAP_MASTER_KEY: is shorter than 16 characters".to_owned());
         }
@@ -182,9 +195,9 @@ impl ServeArgs {
                     resolve,
                     extra_ca_pem,
                     require_binding: require_binding?,
-                    git_author: self.git_author.filter(|author| !author.is_empty()),
+                    git_author,
                     git_token: self.git_token,
-                    git_token_hosts: listed(Some(&self.git_token_hosts)),
+                    git_token_hosts,
                     test_harnesses: test_harnesses?,
                 },
                 data_dir,
@@ -200,6 +213,16 @@ impl ServeArgs {
 fn listed(text: Option<&str>) -> Vec<String> {
     let entries = text.into_iter().flat_map(|text| text.split(','));
     entries.map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+}
+
+/// `Name <mail>`, as git takes it.
+fn author(text: String) -> Result<String, String> {
+    let parts = text.strip_suffix('>').and_then(|text| text.split_once('<'));
+    let good = parts.is_some_and(|(name, mail)| {
+        let clean = |part: &str| !part.contains(['<', '>']) && !part.chars().any(char::is_control);
+        clean(name) && clean(mail) && name.chars().any(char::is_alphanumeric) && mail.contains('@')
+    });
+    if good { Ok(text) } else { Err(format!("`{text}` is no author; write it like `Name <mail@example.com>`")) }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

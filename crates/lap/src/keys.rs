@@ -33,6 +33,11 @@ pub fn encryption(data_dir: &Path, given: Option<Secret>) -> io::Result<[u8; 32]
         Some(value) => value,
         None => kept(&data_dir.join("encryption.key"), || hex(&random()))?.value,
     };
+    encryption_key(&text)
+}
+
+/// The bytes that an encryption key's digits stand for.
+pub fn encryption_key(text: &Secret) -> io::Result<[u8; 32]> {
     let digits = text.expose().trim();
     let bad = || io::Error::new(io::ErrorKind::InvalidData, "the encryption key is not 64 hexadecimal digits");
     if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {

@@ -1,7 +1,7 @@
 //! `lap serve`: opens what is on disk, wires store, backend, engine and routes, and runs until told to stop.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use lap_sandbox_local::{LocalBackend, LocalConfig};
 use lap_server::ServerConfig;
 use lap_store::{DataLock, EncryptionKey, Store};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ServeArgs, ServeConfig};
@@ -56,6 +56,8 @@ pub fn local_config(data_dir: &Path) -> io::Result<LocalConfig> {
 
 async fn serve(config: ServeConfig) -> Result<(), String> {
     let ServeConfig { data_dir, listen, master_key, encryption_key, engine } = config;
+    // From here on a signal ends the server in good order.
+    let mut signals = Signals::listen().map_err(|cause| format!("could not listen for signals: {cause}"))?;
     make_private(&data_dir)
         .map_err(|cause| format!("could not use the data folder {}: {cause}", data_dir.display()))?;
     let _lock = DataLock::acquire(&data_dir).map_err(|problem| chain(&problem))?;
@@ -89,40 +91,77 @@ async fn serve(config: ServeConfig) -> Result<(), String> {
 
     let stop = CancellationToken::new();
     let engine_stop = CancellationToken::new();
-    let running = {
+    let mut running = {
         let (engine, stop) = (engine.clone(), engine_stop.clone());
         tokio::spawn(async move { engine.run(links, stop).await })
     };
     let signalled = {
         let stop = stop.clone();
         tokio::spawn(async move {
-            let name = stop_signal().await;
+            let name = signals.next().await;
             tracing::info!("{name}: finishing what is under way; sandboxes stay up for the next start");
             stop.cancel();
+            let name = signals.next().await;
+            // What is under way is found by the next server, as after a crash.
+            tracing::warn!("{name} again: stopping at once");
+            std::process::exit(1);
         })
     };
-    let served = lap_server::serve(listener, router, stop.clone()).await;
+    let serving = lap_server::serve(listener, router, stop.clone());
+    tokio::pin!(serving);
+    let (served, ran) = tokio::select! {
+        served = &mut serving => (served, None),
+        // Only a fault ends the engine before it is told to; a server without one only looks alive.
+        ran = &mut running => {
+            stop.cancel();
+            (serving.await, Some(ran))
+        }
+    };
     // Requests are over: now the links and the reconciler, then the database.
     engine_stop.cancel();
-    let _ = running.await;
-    signalled.abort();
+    let failed = match ran {
+        Some(_) => true,
+        None => running.await.is_err(),
+    };
     store.close().await;
     let _ = std::fs::remove_file(&link_socket);
+    signalled.abort();
+    if failed {
+        return Err("the engine ended unasked; its last words are in the log".to_owned());
+    }
     served.map_err(|cause| format!("could not go on serving: {cause}"))
 }
 
-/// Which signal ended the server.
-async fn stop_signal() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" }
+/// The signals that end a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-/// The data folder, readable by its owner alone.
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! { _ = self.terminate.recv() => "SIGTERM", _ = self.interrupt.recv() => "SIGINT" }
+    }
+}
+
+/// The data folder, readable by its owner alone. A folder that holds other people's things is left as it is: closing
+/// `/tmp` or a home folder to everybody else would break the machine.
 fn make_private(folder: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let open = std::fs::metadata(folder)?.permissions().mode() & 0o077 != 0;
+    if !open {
+        return Ok(());
+    }
+    let ours = ["lap.db", "master.key", "encryption.key", "harnesses", "sandboxes"];
+    if std::fs::read_dir(folder)?.next().is_some() && !ours.iter().any(|name| folder.join(name).exists()) {
+        let what = "others can read it and it holds other things than LAP's; name a folder of its own, or chmod 700 it";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
 }
 
@@ -173,7 +212,8 @@ fn announce(about: &Announcement<'_>) {
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LAP_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let base = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
+    // A closed stderr must not stop the server; complaining about it to stderr would.
+    let base = tracing_subscriber::fmt().with_writer(io::stderr).log_internal_errors(false).with_env_filter(filter);
     if io::stderr().is_terminal() {
         base.init();
     } else {

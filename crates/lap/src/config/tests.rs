@@ -34,6 +34,15 @@ fn processors() {
     check(cpus, "many", None);
 }
 
+#[test]
+fn authors() {
+    let author = |text: &str| author(text.to_owned());
+    assert!(author("A Name <a@example.com>").is_ok());
+    for bad in ["A Name", "<a@example.com>", "A <b> <a@example.com>", "A\n <a@example.com>", "... <a@example.com>"] {
+        assert!(author(bad).is_err(), "{bad}");
+    }
+}
+
 #[derive(clap::Parser)]
 struct Alone {
     #[command(flatten)]
@@ -42,11 +51,26 @@ struct Alone {
 
 #[test]
 fn every_problem_is_told_at_once() {
-    let flags =
-        ["lap", "--listen", "nowhere", "--sandbox-memory", "big", "--idle-timeout", "never", "--vault-resolve", "x"];
-    let alone = <Alone as clap::Parser>::try_parse_from(flags).unwrap_or_else(|problem| panic!("{problem}"));
-    let problems = alone.args.check().err().expect("nothing of this is right");
-    for name in ["LAP_LISTEN", "LAP_SANDBOX_MEMORY", "LAP_SESSION_IDLE_TIMEOUT", "LAP_VAULT_RESOLVE"] {
+    let flags = "lap --listen nowhere --sandbox-memory big --idle-timeout never --vault-resolve x --git-author nobody \
+        --git-token-hosts https://github.com --gateway ftp://x";
+    let alone = <Alone as clap::Parser>::try_parse_from(flags.split_whitespace());
+    let mut args = alone.unwrap_or_else(|problem| panic!("{problem}")).args;
+    args.encryption_key = Some(Secret::new("short".to_owned()));
+    args.gateway_key = Some(Secret::new("key".to_owned()));
+    let problems = args.check().err().expect("nothing of this is right");
+    let names = [
+        "LAP_LISTEN",
+        "LAP_SANDBOX_MEMORY",
+        "LAP_SESSION_IDLE_TIMEOUT",
+        "LAP_VAULT_RESOLVE",
+        "LAP_GIT_AUTHOR",
+        "LAP_GIT_TOKEN_HOSTS",
+        "LAP_ENCRYPTION_KEY",
+        "LITELLM_API_BASE",
+    ];
+    for name in names {
         assert!(problems.iter().any(|problem| problem.starts_with(name)), "{name} in {problems:?}");
     }
+    // A gateway that cannot be used is not missing as well.
+    assert_eq!(problems.len(), names.len(), "{problems:?}");
 }
