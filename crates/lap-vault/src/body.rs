@@ -145,6 +145,18 @@ impl Relay {
         Ok(out)
     }
 
+    /// The next frame; when there is none yet, upstream's connection is moved on and asked again.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = self.source.poll(cx);
+        match (&mut self.lease, &polled) {
+            (Some(lease), Poll::Pending) => {
+                lease.drive(cx);
+                self.source.poll(cx)
+            }
+            _ => polled,
+        }
+    }
+
     /// After a while without bytes, those that were held and may go.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         let Some(rewriting) = &mut self.replacer else { return Poll::Pending };
@@ -229,7 +241,7 @@ impl Body for Relay {
             if self.ended {
                 return Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(t))));
             }
-            let polled = match self.source.poll(cx) {
+            let polled = match self.poll_source(cx) {
                 Poll::Ready(polled) => polled,
                 Poll::Pending => {
                     let out = ready!(self.poll_pause(cx));

@@ -445,6 +445,9 @@ async fn open_websocket(
         ));
     }
     let outside = hyper::upgrade::on(&mut response);
+    if let Some(lease) = lease {
+        lease.detach(&vault.tasks);
+    }
     let (mut head, _) = response.into_parts();
     clean_answer(table, scrubbed, &mut head);
     head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -4,13 +4,17 @@ pub(crate) mod resolve;
 pub(crate) mod tls;
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lap_domain::egress::Host;
 use rustls::pki_types::ServerName;
@@ -82,25 +86,83 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Idle {
-    http1: Vec<(Instant, http1::SendRequest<Relay>)>,
+    http1: Vec<(Instant, Http1)>,
     http2: Option<http2::SendRequest<Relay>>,
     /// Taken while somebody connects, so that requests that come together share one HTTP/2 connection.
     connecting: Arc<tokio::sync::Mutex<()>>,
     used: Option<Instant>,
 }
 
+/// An HTTP/1.1 connection. It has no task of its own: whoever uses it drives it, which spares two changes of task for every
+/// request. While it is kept nobody does, and whether it still stands is found out by the next user.
+struct Http1 {
+    sender: http1::SendRequest<Relay>,
+    /// None once it is over.
+    driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Http1 {
+    /// Moves bytes; false once the connection is over.
+    fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+            self.driver = None;
+        }
+        self.driver.is_some()
+    }
+
+    fn stands(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop())) && !self.sender.is_closed()
+    }
+
+    async fn ready(&mut self) -> Result<(), hyper::Error> {
+        poll_fn(|cx| {
+            self.drive(cx);
+            self.sender.poll_ready(cx)
+        })
+        .await
+    }
+
+    /// Sends a request and waits for the head of the answer. With the error comes the request, if nothing of it was sent.
+    async fn send(&mut self, request: Request<Relay>) -> Result<Response<Incoming>, TrySendError<Request<Relay>>> {
+        let mut sent = std::pin::pin!(self.sender.try_send_request(request));
+        let driver = &mut self.driver;
+        poll_fn(|cx| {
+            if let Poll::Ready(sent) = sent.as_mut().poll(cx) {
+                return Poll::Ready(sent);
+            }
+            if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+                *driver = None;
+            }
+            sent.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
 /// An HTTP/1.1 connection that is busy with an answer's body.
 pub(crate) struct Lease {
-    sender: http1::SendRequest<Relay>,
+    http1: Http1,
     place: Place,
     pool: Weak<Pool>,
 }
 
 impl Lease {
+    /// Moves the bytes of the body that is read.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        self.http1.drive(cx);
+    }
+
     /// The body is over: the connection may serve the next request.
     pub fn give_back(self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.keep(self.place, self.sender);
+            pool.keep(self.place, self.http1);
+        }
+    }
+
+    /// The connection is to become something else: it goes on by itself until it has.
+    pub fn detach(self, tasks: &TaskTracker) {
+        if let Some(driver) = self.http1.driver {
+            tasks.spawn(driver);
         }
     }
 }
@@ -112,7 +174,7 @@ pub(crate) struct Answer {
 }
 
 enum Connected {
-    Http1(http1::SendRequest<Relay>),
+    Http1(Http1),
     Http2(http2::SendRequest<Relay>),
 }
 
@@ -177,15 +239,15 @@ impl Pool {
     async fn send1(
         self: &Arc<Self>,
         place: &Place,
-        mut sender: http1::SendRequest<Relay>,
+        mut http1: Http1,
         request: Request<Relay>,
     ) -> Result<Answer, (UpstreamError, Option<Box<Request<Relay>>>)> {
-        if let Err(error) = sender.ready().await {
+        if let Err(error) = http1.ready().await {
             return Err((error.into(), Some(Box::new(request))));
         }
-        match sender.try_send_request(for_http1(request)).await {
+        match http1.send(for_http1(request)).await {
             Ok(response) => {
-                let lease = Lease { sender, place: place.clone(), pool: Arc::downgrade(self) };
+                let lease = Lease { http1, place: place.clone(), pool: Arc::downgrade(self) };
                 Ok(Answer { response, lease: Some(lease) })
             }
             Err(mut error) => {
@@ -217,7 +279,7 @@ impl Pool {
             return if place.h2 {
                 self.start2(place, TokioIo::new(stream)).await
             } else {
-                self.start1(TokioIo::new(stream)).await
+                Self::start1(TokioIo::new(stream)).await
             };
         }
         let config = if place.h2 { &tls.any } else { &tls.http1 };
@@ -225,20 +287,18 @@ impl Pool {
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             self.start2(place, TokioIo::new(stream)).await
         } else {
-            self.start1(TokioIo::new(stream)).await
+            Self::start1(TokioIo::new(stream)).await
         }
     }
 
-    async fn start1<S>(&self, io: TokioIo<S>) -> Result<Connected, UpstreamError>
+    async fn start1<S>(io: TokioIo<S>) -> Result<Connected, UpstreamError>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, connection) = http1::Builder::new().max_headers(256).handshake(io).await?;
         // With upgrades: a 101 hands the connection over instead of ending it. Errors reach whoever waits for the answer.
-        self.tasks.spawn(async move {
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(Connected::Http1(sender))
+        let driver = connection.with_upgrades().map(|_| ());
+        Ok(Connected::Http1(Http1 { sender, driver: Some(Box::pin(driver)) }))
     }
 
     async fn start2<S>(&self, place: &Place, io: TokioIo<S>) -> Result<Connected, UpstreamError>
@@ -278,19 +338,17 @@ impl Pool {
         idle.http2.clone()
     }
 
-    fn idle(&self, place: &Place) -> Option<http1::SendRequest<Relay>> {
-        let mut places = self.places();
-        let idle = places.get_mut(place)?;
-        while let Some((since, sender)) = idle.http1.pop() {
-            if since.elapsed() < IDLE && !sender.is_closed() {
-                return Some(sender);
+    fn idle(&self, place: &Place) -> Option<Http1> {
+        loop {
+            let (since, mut http1) = self.places().get_mut(place)?.http1.pop()?;
+            if since.elapsed() < IDLE && http1.stands() {
+                return Some(http1);
             }
         }
-        None
     }
 
-    fn keep(&self, place: Place, sender: http1::SendRequest<Relay>) {
-        if sender.is_closed() {
+    fn keep(&self, place: Place, http1: Http1) {
+        if http1.driver.is_none() || http1.sender.is_closed() {
             return;
         }
         let mut places = self.places();
@@ -305,13 +363,13 @@ impl Pool {
         if idle.http1.len() >= MAX_IDLE_PER_PLACE {
             idle.http1.remove(0);
         }
-        idle.http1.push((Instant::now(), sender));
+        idle.http1.push((Instant::now(), http1));
     }
 
     /// Closes what has not been used for a while.
     pub fn sweep(&self) {
         self.places().retain(|_, idle| {
-            idle.http1.retain(|(since, sender)| since.elapsed() < IDLE && !sender.is_closed());
+            idle.http1.retain_mut(|(since, http1)| since.elapsed() < IDLE && http1.stands());
             if idle.http2.as_ref().is_some_and(http2::SendRequest::is_closed) {
                 idle.http2 = None;
             }
