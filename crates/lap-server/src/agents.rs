@@ -25,7 +25,8 @@ pub(crate) async fn create(
     convert::no_skills(&body.skill_ids)?;
     convert::no_image(body.image.as_deref())?;
     let request = key.0.is_some().then(|| CreateAgent { env_vars: BTreeMap::new(), ..body.clone() });
-    let make = async { Ok(app.engine.create_agent(convert::new_agent(body)).await?) };
+    let engine = app.engine.clone();
+    let make = async move { Ok(engine.create_agent(convert::new_agent(body)).await?) };
     let made = once(&app, "agents", key, &request, make, |made| made.agent.id.to_string()).await?;
     let agent = match made {
         Made::Now(agent) => agent,

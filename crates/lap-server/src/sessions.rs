@@ -29,7 +29,8 @@ pub(crate) async fn create(
     let request = key.0.is_some().then(|| CreateSession { env_vars: BTreeMap::new(), ..body.clone() });
     let scope = format!("agents/{agent}/session");
     let new = convert::new_session(body)?;
-    let make = async { Ok(app.engine.create_session(&AgentId::new(agent), new).await?) };
+    let engine = app.engine.clone();
+    let make = async move { Ok(engine.create_session(&AgentId::new(agent), new).await?) };
     let made = once(&app, &scope, key, &request, make, |made| made.session.id.to_string()).await?;
     let session = convert::session(match made {
         Made::Now(session) => session,
