@@ -33,6 +33,8 @@ pub(crate) struct Relay {
     trailers: Option<HeaderMap>,
     /// Runs while bytes are held and none come.
     pause: Option<Pin<Box<Sleep>>>,
+    /// An error that waits one turn, so that what came before it is written out first.
+    failed: Option<BoxError>,
     ended: bool,
 }
 
@@ -83,7 +85,16 @@ pub(crate) struct SignedBody;
 
 impl Relay {
     fn of(source: Source) -> Self {
-        Self { source, replacer: None, count: None, lease: None, trailers: None, pause: None, ended: false }
+        Self {
+            source,
+            replacer: None,
+            count: None,
+            lease: None,
+            trailers: None,
+            pause: None,
+            failed: None,
+            ended: false,
+        }
     }
 
     pub fn empty() -> Self {
@@ -238,6 +249,9 @@ impl Body for Relay {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
+            if let Some(error) = self.failed.take() {
+                return Poll::Ready(Some(Err(error)));
+            }
             if self.ended {
                 return Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(t))));
             }
@@ -269,7 +283,9 @@ impl Body for Relay {
                     // A connection in the middle of something is of no further use.
                     self.lease = None;
                     self.ended = true;
-                    return Poll::Ready(Some(Err(error)));
+                    self.failed = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 None => {
                     self.ended = true;
@@ -288,7 +304,7 @@ impl Body for Relay {
 
     fn is_end_stream(&self) -> bool {
         let held = self.replacer.as_ref().is_some_and(|r| !r.replacer.is_empty());
-        self.trailers.is_none() && !held && (self.ended || self.source.is_over())
+        self.trailers.is_none() && self.failed.is_none() && !held && (self.ended || self.source.is_over())
     }
 
     fn size_hint(&self) -> SizeHint {

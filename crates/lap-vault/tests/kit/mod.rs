@@ -207,6 +207,7 @@ async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Bod
                 .body(StreamBody::new(stream).boxed())
                 .unwrap()
         }
+        "/never" => std::future::pending().await,
         "/empty" => Response::builder().status(StatusCode::NO_CONTENT).body(full("")).unwrap(),
         "/big" => Response::new(full(vec![b'x'; 3 << 20])),
         "/close" => Response::builder().header("connection", "close").body(full(echo)).unwrap(),

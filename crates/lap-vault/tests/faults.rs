@@ -1,0 +1,124 @@
+//! What happens when either side breaks off, stalls or talks nonsense.
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use http_body_util::BodyExt as _;
+use kit::{Kit, request};
+use lap_vault::ResolveOverride;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A vault before a plain-http server that answers every connection with these bytes and closes.
+async fn broken(answer: &'static [u8]) -> Kit {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = server.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    Kit::with(&["KEY=ghp_0123456789abcdefghijklmnopqrstuv @ broken.test:80"], |g| {
+        g.resolve.push(ResolveOverride::parse(&format!("broken.test={addr}")).unwrap());
+    })
+    .await
+}
+
+async fn ask(kit: &Kit, target: &str, head: &str) -> String {
+    let mut stream = kit.connect(target).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: broken.test\r\nConnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn servers_that_talk_nonsense_are_502() {
+    for answer in [
+        &b""[..],
+        b"\x00\x01\x02garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"HTTP/1.1 200 OK\r\nBad Header\x01: x\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ] {
+        let kit = broken(answer).await;
+        let got = ask(&kit, "broken.test:80", GET).await;
+        assert!(got.starts_with("HTTP/1.1 502") && got.contains("x-lap-blocked: upstream"), "{answer:?}: {got}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_breaks_off() {
+    let mut kit = broken(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").await;
+    let got = ask(&kit, "broken.test:80", GET).await;
+    assert!(got.contains("content-length: 100") && got.ends_with("only this"), "{got}");
+    assert_eq!(kit.record().await.status, Some(200));
+    let kit = broken(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+    let got = ask(&kit, "broken.test:80", GET).await;
+    assert!(!got.ends_with("0\r\n\r\n"), "a broken body must not look whole: {got}");
+}
+
+#[tokio::test]
+async fn a_header_of_the_server_with_the_code_of_a_refusal_is_not_passed_on() {
+    let kit = broken(b"HTTP/1.1 200 OK\r\nx-lap-blocked: denied\r\nAlt-Svc: h3\r\nContent-Length: 0\r\n\r\n").await;
+    let got = ask(&kit, "broken.test:80", GET).await;
+    assert!(got.starts_with("HTTP/1.1 200") && !got.contains("x-lap-blocked") && !got.contains("alt-svc"), "{got}");
+}
+
+#[tokio::test]
+async fn clients_that_leave_end_their_request() {
+    let mut kit = Kit::new(&[]).await;
+    // Before the head of the answer, and in the middle of its body.
+    let mut stream = kit.connect("plain.test:80").await.unwrap();
+    stream.write_all(b"GET /never HTTP/1.1\r\nHost: plain.test\r\n\r\n").await.unwrap();
+    while kit.upstream.seen.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(stream);
+    assert_eq!((kit.record().await.path.as_str(), kit.seen().len()), ("/never", 1));
+    let mut sender = kit.http1("api.test").await;
+    let response = sender.send_request(request("GET", "/sse", &[("host", "api.test")], "")).await.unwrap();
+    drop((response, sender));
+    assert_eq!(kit.record().await.path, "/sse");
+    let mut sender = kit.http2("api.test").await;
+    let response = sender.send_request(request("GET", "https://api.test/sse", &[], "")).await.unwrap();
+    drop(response);
+    assert_eq!(kit.record().await.path, "/sse");
+}
+
+#[tokio::test]
+async fn a_vault_that_stops_closes_everything() {
+    let kit = Kit::new(&[]).await;
+    let mut idle = TcpStream::connect(kit.proxy).await.unwrap();
+    let mut sender = kit.http1("api.test").await;
+    let mut events = sender.send_request(request("GET", "/sse", &[("host", "api.test")], "")).await.unwrap();
+    kit.shutdown().await;
+    assert!(events.frame().await.is_none_or(|frame| frame.is_err()));
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn many_connections_at_once() {
+    let mut kit = Kit::new(&[]).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let proxy = kit.proxy;
+    for i in 0..300 {
+        tasks.spawn(async move {
+            let mut stream = TcpStream::connect(proxy).await.unwrap();
+            let head = format!("GET http://plain.test/{i} HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.contains(&format!("GET /{i}\n")), "{answer}");
+        });
+    }
+    // Fewer places in the record than requests: they wait for one another.
+    for _ in 0..300 {
+        assert_eq!(kit.record().await.verdict, "allowed");
+    }
+    tasks.join_all().await;
+}
