@@ -116,14 +116,10 @@ impl Volume {
     pub fn usage(&self) -> io::Result<Usage> {
         let (bytes, inodes) = match self.kind {
             VolumePlan::Image | VolumePlan::Mounted => {
+                // What is left decides; what the file system keeps for itself counts as used, for it cannot be written to.
                 let seen = rustix::fs::fstatvfs(&self.root)?;
-                // What is reserved for the file system itself counts as the sandbox's: the limit is what it was promised.
-                let used = (seen.f_blocks - seen.f_bfree) * seen.f_frsize;
-                let full = seen.f_bavail == 0;
-                (if full { self.limits.disk_bytes } else { used.min(self.limits.disk_bytes - 1) }, {
-                    let used = seen.f_files - seen.f_ffree;
-                    if seen.f_ffree == 0 { self.limits.inodes } else { used.min(self.limits.inodes - 1) }
-                })
+                let left = seen.f_bavail * seen.f_frsize;
+                (self.limits.disk_bytes.saturating_sub(left), self.limits.inodes.saturating_sub(seen.f_ffree))
             }
             VolumePlan::Folders => measure(&self.path),
         };
