@@ -1,6 +1,7 @@
 //! The built `lap serve` as a child process: started, asked through the typed client, stopped or killed.
 
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -35,7 +36,8 @@ impl LapServer {
         listen: &str,
         env: &[(&str, String)],
     ) -> io::Result<LapServer> {
-        std::fs::create_dir_all(data_dir)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+        std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700))?;
         let log_file = data_dir.join("serve.log");
         let log = std::fs::File::options().create(true).append(true).open(&log_file)?;
         let mut child = Command::new(binary)
