@@ -408,17 +408,27 @@ async fn problems_are_listed_once() {
     };
     let path = json!({ "field": "env_vars.PATH", "message": "`PATH` is reserved" });
     refuse(json!([path]));
-    place.check("agent create a -m m", expect![[r#"
+    place
+        .check(
+            "agent create a -m m",
+            expect![[r#"
         exit 2
         err| error: env_vars.PATH: `PATH` is reserved
-    "#]]).await;
+    "#]],
+        )
+        .await;
     refuse(json!([path, { "field": "", "message": "too large" }]));
-    place.check("agent create a -m m", expect![[r#"
+    place
+        .check(
+            "agent create a -m m",
+            expect![[r#"
         exit 2
         err| error: env_vars.PATH: `PATH` is reserved
         err|   env_vars.PATH: `PATH` is reserved
         err|   too large
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -561,11 +571,16 @@ async fn a_prompt_on_standard_input_is_answered_on_standard_output() {
         .await;
     assert_eq!(place.mock.with(|data| data.sessions.len()), 0);
     // A mistyped command is an unknown agent, whatever waits on standard input.
-    place.check("agnts", expect![[r#"
+    place
+        .check(
+            "agnts",
+            expect![[r#"
         exit 3
         err| error: there is no agent `agnts`
         err| `lap agents` lists agents, `lap agent create` makes one, `lap --help` lists commands.
-    "#]]).await;
+    "#]],
+        )
+        .await;
     place.check_with("backend", "hello", expect![[r#"
         exit 0
         out| You said: hello
