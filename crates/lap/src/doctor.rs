@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use lap_sandbox::Outcome;
 
-use crate::{config, serve};
+use crate::{config, out, serve};
 
 /// Flags of `lap doctor`.
 #[derive(Args)]
@@ -22,20 +22,20 @@ pub struct DoctorArgs {
 /// 0 when sandboxes can run here, 1 when something they need is missing.
 pub async fn run(args: DoctorArgs) -> ExitCode {
     let Some(data_dir) = args.data_dir.or_else(config::default_data_dir) else {
-        eprintln!("lap doctor: there is no home folder; name a data folder with --data-dir");
+        eout::line(format!("lap doctor: there is no home folder; name a data folder with --data-dir"));
         return ExitCode::from(2);
     };
     let local = match serve::local_config(&data_dir) {
         Ok(local) => local,
         Err(problem) => {
-            eprintln!("lap doctor: {problem}");
+            eout::line(format!("lap doctor: {problem}"));
             return ExitCode::FAILURE;
         }
     };
     let checks = lap_sandbox_local::checks(&local).await;
     let missing = checks.iter().any(|check| check.outcome == Outcome::Missing);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&checks).expect("checks are plain data"));
+        out::line(serde_json::to_string_pretty(&checks).expect("checks are plain data"));
     } else {
         let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
         for check in &checks {
@@ -44,13 +44,10 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
                 Outcome::Degraded => "limited ",
                 Outcome::Missing => "missing ",
             };
-            println!("{word} {:width$}  {}", check.name, check.detail);
+            out::line(format!("{word} {:width$}  {}", check.name, check.detail));
         }
-        println!();
-        println!(
-            "{}",
-            if missing { "Sandboxes cannot run on this machine." } else { "Sandboxes can run on this machine." }
-        );
+        out::line("");
+        out::line(if missing { "Sandboxes cannot run on this machine." } else { "Sandboxes can run on this machine." });
     }
     if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

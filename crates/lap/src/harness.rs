@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use lap_harness::{InstallConfig, Progress};
 
-use crate::config;
+use crate::{config, out};
 
 /// Flags of `lap harness`.
 #[derive(Args)]
@@ -37,7 +37,7 @@ enum HarnessCommand {
 /// 0 when it worked, 1 when it did not, 2 for an unknown harness.
 pub async fn run(args: HarnessArgs) -> ExitCode {
     let Some(data_dir) = args.data_dir.or_else(config::default_data_dir) else {
-        eprintln!("lap harness: there is no home folder; name a data folder with --data-dir");
+        eout::line(format!("lap harness: there is no home folder; name a data folder with --data-dir"));
         return ExitCode::from(2);
     };
     match args.command {
@@ -48,7 +48,7 @@ pub async fn run(args: HarnessArgs) -> ExitCode {
 
 async fn install(id: &str, data_dir: PathBuf) -> ExitCode {
     let Some(harness) = lap_harness::find(id).filter(|harness| !harness.test_only) else {
-        eprintln!("lap harness: `{id}` is not known; known are {}", names().join(", "));
+        eout::line(format!("lap harness: `{id}` is not known; known are {}", names().join(", ")));
         return ExitCode::from(2);
     };
     let mut teller =
@@ -56,7 +56,7 @@ async fn install(id: &str, data_dir: PathBuf) -> ExitCode {
     match harness.install(&InstallConfig::new(data_dir), |progress| teller.tell(progress)).await {
         Ok(_) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("lap harness: {}", lap_domain::chain::chain(&problem));
+            eout::line(format!("lap harness: {}", lap_domain::chain::chain(&problem)));
             ExitCode::FAILURE
         }
     }
@@ -112,11 +112,11 @@ fn list(data_dir: &std::path::Path, json: bool) -> ExitCode {
                 })
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&rows).expect("plain data"));
+        out::line(serde_json::to_string_pretty(&rows).expect("plain data"));
     } else {
         for harness in known {
             let state = if harness.installed(data_dir) { "installed".to_owned() } else { harness.how_to_install() };
-            println!("{:18} {:10} {state}", harness.id, harness.version);
+            out::line(format!("{:18} {:10} {state}", harness.id, harness.version));
         }
     }
     ExitCode::SUCCESS

@@ -7,6 +7,7 @@ mod config;
 mod doctor;
 mod harness;
 mod keys;
+mod out;
 mod serve;
 
 use std::process::ExitCode;
