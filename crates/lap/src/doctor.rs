@@ -22,13 +22,13 @@ pub struct DoctorArgs {
 /// 0 when sandboxes can run here, 1 when something they need is missing.
 pub async fn run(args: DoctorArgs) -> ExitCode {
     let Some(data_dir) = args.data_dir.or_else(config::default_data_dir) else {
-        eout::line(format!("lap doctor: there is no home folder; name a data folder with --data-dir"));
+        eprintln!("lap doctor: there is no home folder; name a data folder with --data-dir");
         return ExitCode::from(2);
     };
     let local = match serve::local_config(&data_dir) {
         Ok(local) => local,
         Err(problem) => {
-            eout::line(format!("lap doctor: {problem}"));
+            eprintln!("lap doctor: {problem}");
             return ExitCode::FAILURE;
         }
     };

@@ -37,7 +37,7 @@ enum HarnessCommand {
 /// 0 when it worked, 1 when it did not, 2 for an unknown harness.
 pub async fn run(args: HarnessArgs) -> ExitCode {
     let Some(data_dir) = args.data_dir.or_else(config::default_data_dir) else {
-        eout::line(format!("lap harness: there is no home folder; name a data folder with --data-dir"));
+        eprintln!("lap harness: there is no home folder; name a data folder with --data-dir");
         return ExitCode::from(2);
     };
     match args.command {
@@ -48,7 +48,7 @@ pub async fn run(args: HarnessArgs) -> ExitCode {
 
 async fn install(id: &str, data_dir: PathBuf) -> ExitCode {
     let Some(harness) = lap_harness::find(id).filter(|harness| !harness.test_only) else {
-        eout::line(format!("lap harness: `{id}` is not known; known are {}", names().join(", ")));
+        eprintln!("lap harness: `{id}` is not known; known are {}", names().join(", "));
         return ExitCode::from(2);
     };
     let mut teller =
@@ -56,7 +56,7 @@ async fn install(id: &str, data_dir: PathBuf) -> ExitCode {
     match harness.install(&InstallConfig::new(data_dir), |progress| teller.tell(progress)).await {
         Ok(_) => ExitCode::SUCCESS,
         Err(problem) => {
-            eout::line(format!("lap harness: {}", lap_domain::chain::chain(&problem)));
+            eprintln!("lap harness: {}", lap_domain::chain::chain(&problem));
             ExitCode::FAILURE
         }
     }

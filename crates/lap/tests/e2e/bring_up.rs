@@ -82,7 +82,7 @@ async fn a_harness_that_is_not_installed_is_named() {
             .agent(CreateAgent { model: Some("m".into()), harness_id: Some(harness.into()), ..CreateAgent::default() })
             .await;
         let refused = world.client.create_session(&agent.id, &CreateSession::default()).await;
-        let lap_client::Error::Api(problem) = refused.err().expect("not installed") else { panic!("an answer") };
+        let lap_client::Error::Api(problem) = refused.expect_err("not installed") else { panic!("an answer") };
         assert_eq!((problem.status, problem.code.as_str()), (409, "harness_not_installed"), "{problem:?}");
         assert!(problem.message.contains(harness), "{problem:?}");
     }

@@ -133,12 +133,12 @@ async fn conversation_images_abort_and_model_errors() {
     world.gateway.wait_until_held("forever").await;
     world.client.abort(&session.id).await.expect("aborted");
     let aborted = tokio::time::timeout(Duration::from_secs(30), hanging).await.expect("in time").expect("no panic");
-    let problem = aborted.err().expect("an aborted turn has no answer").to_string();
+    let problem = aborted.expect_err("an aborted turn has no answer").to_string();
     assert!(problem.contains("abort"), "{problem}");
     world.gateway.release("forever");
 
     let refused = world.client.message(&session.id, &say("[[error:400]]"), None).await;
-    let problem = refused.err().expect("the model refused").to_string();
+    let problem = refused.expect_err("the model refused").to_string();
     assert!(problem.contains("scripted failure"), "{problem}");
     assert!(world.ask(&session, "[[say:still here]]").await.contains("still here"));
     world.end().await;

@@ -59,7 +59,7 @@ async fn a_sandbox_whose_sidecar_dies_ends_its_session_and_leaves_nothing() {
     let after = world.client.session(&session.id).await.expect("its history stays");
     assert_eq!((after.status.as_str(), after.end_reason.as_deref()), ("dead", Some("sandbox_lost")));
     let refused = world.client.message(&session.id, &say("echo"), None).await;
-    let lap_client::Error::Api(problem) = refused.err().expect("it is dead") else { panic!("an answer") };
+    let lap_client::Error::Api(problem) = refused.expect_err("it is dead") else { panic!("an answer") };
     assert_eq!((problem.status, problem.code.as_str()), (409, "session_not_ready"));
     world.end().await;
 }

@@ -54,7 +54,11 @@ impl World {
 
     /// The same with more environment for the server.
     pub async fn with_env(needs: Needs, more: &[(&'static str, &str)]) -> World {
-        let ca = TestCa::new("LAP test CA");
+        Self::with_ca(TestCa::new("LAP test CA"), needs, more).await
+    }
+
+    /// The same with an authority that has signed for other upstreams too. Names and openings add to the world's own.
+    pub async fn with_ca(ca: TestCa, needs: Needs, more: &[(&'static str, &str)]) -> World {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let data_dir = folder.path().join("data");
         std::fs::create_dir_all(&data_dir).expect("mine");
@@ -76,7 +80,12 @@ impl World {
                 format!("{GIT_HOST}:{},{ECHO_HOST}:{},{ECHO_HOST}:{}", git.port(), echo.https_port(), echo.http_port()),
             ),
         ];
-        env.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        for (name, value) in more {
+            match env.iter_mut().find(|(known, _)| known == name) {
+                Some((_, list)) if name.starts_with("LAP_VAULT_") => *list = format!("{list},{value}"),
+                _ => env.push((*name, (*value).to_owned())),
+            }
+        }
         let server = LapServer::start(binary(), &data_dir, &env).await.unwrap_or_else(|problem| panic!("{problem}"));
         let client = server.client();
         World { gateway, git, echo, server, client, env, data_dir, _folder: folder }
