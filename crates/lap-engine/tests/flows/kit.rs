@@ -154,8 +154,12 @@ impl World {
     /// The session's log: numbers and names.
     pub async fn log(&self, session: &SessionId) -> Vec<(u64, String)> {
         let events: Vec<Event> = self.engine.events(session, 0, 1000).await.expect("the log");
-        let name =
-            |event: &Event| serde_json::to_value(&event.kind).expect("plain data")["type"].as_str().unwrap().to_owned();
+        let name = |event: &Event| {
+            serde_json::to_value(&event.kind).expect("plain data")["type"]
+                .as_str()
+                .expect("events have types")
+                .to_owned()
+        };
         events.iter().map(|event| (event.id, name(event))).collect()
     }
 
@@ -298,7 +302,7 @@ impl Sidecar {
     }
 
     async fn send_entry(&mut self, number: u64) {
-        let entry = self.memory.log[usize::try_from(number).unwrap()].clone();
+        let entry = self.memory.log[usize::try_from(number).expect("small")].clone();
         let message = SidecarToServer::Log { seq: number + 1, at_ms: jiff::Timestamp::now().as_millisecond(), entry };
         self.writer.send(&message).await.expect("the server reads");
     }
