@@ -159,6 +159,12 @@ pub struct CredentialGrant {
     pub clone_only: bool,
 }
 
+impl Drop for CredentialGrant {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.secret);
+    }
+}
+
 impl std::fmt::Debug for CredentialGrant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CredentialGrant").field("name", &self.name).field("scope", &self.scope).finish_non_exhaustive()

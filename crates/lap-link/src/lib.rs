@@ -1,17 +1,21 @@
 //! Frames between server, sidecar and guest: a big-endian `u32` length and that many bytes of JSON.
 //!
 //! Knows nothing of what the messages mean. A frame longer than the reader's limit ends the link: the other side may be
-//! hostile, and memory is bounded.
+//! hostile, and memory is bounded. Some messages carry secrets, so buffers are wiped before they are given back.
 
 use bytes::{Buf, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use zeroize::{Zeroize, Zeroizing};
 
 /// Longest frame: a message with 15 MiB of images in base64 (20 MiB) and 10 MiB of sandbox files fits.
 pub const MAX_FRAME_BYTES: usize = 40 * 1024 * 1024;
 
 /// Longest frame a sidecar takes from a guest: one whole message with tool outputs, already cut by the guest.
 pub const MAX_GUEST_FRAME_BYTES: usize = 4 * 1024 * 1024;
+
+/// Room for reading at a time.
+const ROOM: usize = 8 * 1024;
 
 /// Why a link ended.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if let Some(message) = self.buffered()? {
                 return Ok(Some(message));
             }
+            if self.buffer.len() == self.buffer.capacity() {
+                self.make_room(ROOM);
+            }
             if self.from.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() {
                     Ok(None)
@@ -67,12 +74,32 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             return Err(LinkError::TooLong(length, self.limit));
         }
         if self.buffer.len() < 4 + length {
-            self.buffer.reserve(4 + length - self.buffer.len());
+            self.make_room(4 + length - self.buffer.len());
             return Ok(None);
         }
         let message = serde_json::from_slice(&self.buffer[4..4 + length]).map_err(LinkError::Malformed);
+        self.buffer[..4 + length].zeroize();
         self.buffer.advance(4 + length);
         message.map(Some)
+    }
+
+    /// Like `reserve`, leaving no copy behind.
+    fn make_room(&mut self, room: usize) {
+        if self.buffer.is_empty() {
+            // Whatever was in it has been wiped, so the same memory can be used again.
+            self.buffer.reserve(room);
+        } else if self.buffer.capacity() - self.buffer.len() < room {
+            let mut larger = BytesMut::with_capacity(self.buffer.len() + room);
+            larger.extend_from_slice(&self.buffer);
+            self.buffer.zeroize();
+            self.buffer = larger;
+        }
+    }
+}
+
+impl<R> Drop for Reader<R> {
+    fn drop(&mut self) {
+        self.buffer.zeroize();
     }
 }
 
@@ -89,7 +116,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
     /// Sends one message. Not safe to drop half-way: give each writer one task.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), LinkError> {
-        self.to.write_all(&frame(message)?).await?;
+        let frame = framed(message)?;
+        self.to.write_all(&frame).await?;
         self.to.flush().await?;
         Ok(())
     }
@@ -97,14 +125,40 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
 /// A message with its length in front.
 pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, LinkError> {
-    let mut bytes = vec![0; 4];
+    framed(message).map(|mut bytes| std::mem::take(&mut *bytes))
+}
+
+fn framed<T: Serialize>(message: &T) -> Result<Zeroizing<Vec<u8>>, LinkError> {
+    let mut bytes = Growing(Zeroizing::new(vec![0; 4]));
     serde_json::to_writer(&mut bytes, message).map_err(LinkError::Unwritable)?;
+    let Growing(mut bytes) = bytes;
     let length = bytes.len() - 4;
     if length > MAX_FRAME_BYTES {
         return Err(LinkError::TooLong(length, MAX_FRAME_BYTES));
     }
     bytes[..4].copy_from_slice(&(length as u32).to_be_bytes());
     Ok(bytes)
+}
+
+/// A vector that leaves no copies behind when it grows.
+struct Growing(Zeroizing<Vec<u8>>);
+
+impl std::io::Write for Growing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let Self(held) = self;
+        let length = held.len() + bytes.len();
+        if length > held.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * held.capacity()).max(256)));
+            larger.extend_from_slice(held);
+            *held = larger;
+        }
+        held.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

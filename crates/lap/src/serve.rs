@@ -157,10 +157,16 @@ fn make_private(folder: &Path) -> io::Result<()> {
     if !open {
         return Ok(());
     }
-    let ours = ["lap.db", "master.key", "encryption.key", "harnesses", "sandboxes"];
-    if std::fs::read_dir(folder)?.next().is_some() && !ours.iter().any(|name| folder.join(name).exists()) {
-        let what = "others can read it and it holds other things than LAP's; name a folder of its own, or chmod 700 it";
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let ours = ["harnesses", "images", "logs", "run", "sandboxes"].iter().any(|name| entry.file_name() == *name);
+        if !ours && entry.file_type()?.is_dir() {
+            let what = format!(
+                "others can use it and it holds more than LAP's things ({}); name a folder of its own, or chmod 700 it",
+                entry.file_name().display()
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
     }
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
 }

@@ -29,11 +29,11 @@ const SQL: [&str; 2] = ["sqlx", "libsqlite3-sys"];
 
 const BORDERS: &[Border] = &[
     Border { name: "lap-domain", knows: &[], others: Only(&["thiserror", "zeroize"]) },
-    Border { name: "lap-api", knows: &[], others: Only(&["serde", "serde_json"]) },
+    Border { name: "lap-api", knows: &[], others: Only(&["serde", "serde_json", "zeroize"]) },
     Border {
         name: "lap-link",
         knows: &["lap-api"],
-        others: Only(&["bytes", "serde", "serde_json", "thiserror", "tokio"]),
+        others: Only(&["bytes", "serde", "serde_json", "thiserror", "tokio", "zeroize"]),
     },
     Border {
         name: "lap-harness",
