@@ -152,11 +152,9 @@ async fn main_job(
         let next = tokio::time::timeout(READY_DEADLINE, events.next_entry()).await;
         let Some(entry) = next.map_err(|_| "the session was not ready in time")? else { break };
         match entry?.event.map(|event| event.kind) {
-            Some(EventKind::SessionPhase { phase, detail }) => {
-                if marks.mark(&phase) {
-                    let detail = detail.map(|text| format!(": {text}")).unwrap_or_default();
-                    say(&format!("{:>8}  {phase}{detail}", marks.since()));
-                }
+            Some(EventKind::SessionPhase { phase, detail }) if marks.mark(&phase) => {
+                let detail = detail.map(|text| format!(": {text}")).unwrap_or_default();
+                say(&format!("{:>8}  {phase}{detail}", marks.since()));
             }
             Some(EventKind::SessionState { status, failure_reason, .. }) if status != "creating" => {
                 marks.mark(&status);
