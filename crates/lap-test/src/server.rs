@@ -26,7 +26,12 @@ impl LapServer {
     /// Starts `binary serve` on a free port with nothing in its environment but `PATH`, `HOME` and `env`. Its log goes to
     /// `serve.log` in the data folder.
     pub async fn start(binary: &Path, data_dir: &Path, env: &[(&str, String)]) -> io::Result<LapServer> {
-        Self::start_on(binary, data_dir, "127.0.0.1:0", env).await
+        Self::spawn(binary, data_dir, "127.0.0.1:0", env, None).await
+    }
+
+    /// The same as another user of this machine, who must be able to run `binary`; takes root to do.
+    pub async fn start_as(user: u32, binary: &Path, data_dir: &Path, env: &[(&str, String)]) -> io::Result<LapServer> {
+        Self::spawn(binary, data_dir, "127.0.0.1:0", env, Some(user)).await
     }
 
     /// The same on a chosen address.
@@ -36,11 +41,26 @@ impl LapServer {
         listen: &str,
         env: &[(&str, String)],
     ) -> io::Result<LapServer> {
+        Self::spawn(binary, data_dir, listen, env, None).await
+    }
+
+    async fn spawn(
+        binary: &Path,
+        data_dir: &Path,
+        listen: &str,
+        env: &[(&str, String)],
+        user: Option<u32>,
+    ) -> io::Result<LapServer> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
         std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700))?;
         let log_file = data_dir.join("serve.log");
         let log = std::fs::File::options().create(true).append(true).open(&log_file)?;
-        let mut child = Command::new(binary)
+        let mut command = Command::new(binary);
+        if let Some(user) = user {
+            std::os::unix::fs::chown(data_dir, Some(user), Some(user))?;
+            command.uid(user).gid(user);
+        }
+        let mut child = command
             .args(["serve", "--listen", listen])
             .env_clear()
             .envs(["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))

@@ -6,6 +6,7 @@ mod events;
 mod limits;
 mod main_job;
 mod many;
+mod ordinary_user;
 mod survival;
 mod vault;
 mod world;
