@@ -138,13 +138,25 @@ fn namespace_flags() -> io::Result<Vec<SeccompRule>> {
     .collect()
 }
 
+/// Transports that programs use: none named, ICMP for ping, TCP, UDP, ICMPv6, multipath TCP. Of the others some are modules
+/// that a first socket would load, and nothing redirects them.
+const TRANSPORTS: [u64; 6] = [0, 1, 6, 17, 58, 262];
+
 /// Unix, IPv4, IPv6 and route netlink are what programs use.
 fn socket_families() -> io::Result<Vec<SeccompRule>> {
     let not = |family: i32| condition(0, Op::Ne, family as u64);
     let others = rule(vec![not(libc::AF_UNIX)?, not(libc::AF_INET)?, not(libc::AF_INET6)?, not(libc::AF_NETLINK)?])?;
     let other_netlink =
         rule(vec![condition(0, Op::Eq, libc::AF_NETLINK as u64)?, condition(2, Op::Ne, libc::NETLINK_ROUTE as u64)?])?;
-    Ok(vec![others, other_netlink])
+    let mut rules = vec![others, other_netlink];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut odd = vec![condition(0, Op::Eq, family as u64)?];
+        for transport in TRANSPORTS {
+            odd.push(condition(2, Op::Ne, transport)?);
+        }
+        rules.push(rule(odd)?);
+    }
+    Ok(rules)
 }
 
 fn argument(index: u8, op: Op, value: u64) -> io::Result<SeccompRule> {

@@ -111,6 +111,8 @@ pub(crate) struct Table {
     pub stubs_percent: Arc<Needles>,
     /// Every form of every secret → its stub.
     pub secrets: Arc<Needles>,
+    /// The same in small letters, as they would stand in a header's name.
+    pub secrets_in_names: Arc<Needles>,
     pub policy: Policy,
     overrides: HashMap<String, (IpAddr, Option<u16>)>,
     pub gateway: Option<Gateway>,
@@ -162,11 +164,23 @@ impl Table {
                 })
             })
             .collect();
+        let in_names = credentials
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| c.secret.expose().len() >= MIN_SCRUBBED)
+            .flat_map(|(owner, c)| {
+                forms::to_scrub(c.secret.expose().as_bytes(), c.stub.as_bytes()).into_iter().map(move |(text, with)| {
+                    let text = Secret::new(text.to_ascii_lowercase());
+                    Needle { text, with: Secret::new(with), owner: bit(owner) }
+                })
+            })
+            .collect();
         Ok(Self {
             stubs: stubs_raw,
             stubs_json,
             stubs_percent,
             secrets: Arc::new(Needles::new(secrets)),
+            secrets_in_names: Arc::new(Needles::new(in_names)),
             policy,
             overrides: resolve.into_iter().map(|o| (o.name, (o.addr, o.port))).collect(),
             gateway,

@@ -136,7 +136,7 @@ impl Vault {
             Some(table) => table.tls.with(grants.extra_ca_pem.as_ref())?,
             None => UpstreamTls::new(grants.extra_ca_pem.clone())?,
         };
-        let same_trust = before.is_some_and(|table| Arc::ptr_eq(&table.tls.any, &tls.any));
+        let same_trust = before.is_some_and(|table| table.tls.is_same(&tls));
         self.table.store(Some(Arc::new(Table::new(grants, tls)?)));
         if !same_trust {
             self.pool.clear();

@@ -326,6 +326,7 @@ async fn forward(
             format!("{host}:{port} switched protocols unasked."),
         ));
     }
+    check_codings_of_answer(&head.headers)?;
     clean_answer(table, scrubbed, &mut head);
     let mut body = scrub::body(table, scrubbed, care, &parts.method, head.status, &mut head.headers, body)?;
     if let Some(lease) = lease {
@@ -343,8 +344,22 @@ fn assemble(method: Method, uri: Uri, authority: HeaderValue, mut headers: Heade
     request
 }
 
+/// Codings below the chunks stay packed when the chunks are taken away, so nobody could search what is in them.
+fn check_codings_of_answer(headers: &HeaderMap) -> Result<(), Refusal> {
+    if headers.get_all(TRANSFER_ENCODING).iter().all(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::BAD_GATEWAY,
+        "encoding",
+        "The answer came in a Transfer-Encoding other than `chunked`, which the vault cannot read.",
+    ))
+}
+
 fn clean_answer(table: &Table, scrubbed: u128, head: &mut http::response::Parts) {
     head.version = Version::HTTP_11;
+    // Among them is the reason beside the status: text of the server that nobody needs.
+    head.extensions.clear();
     for name in HOP_HEADERS {
         head.headers.remove(name);
     }
@@ -408,7 +423,7 @@ async fn open_websocket(
     upgrade: Upgrade,
     exchange: &Arc<Exchange>,
 ) -> Result<Response<Relay>, Refusal> {
-    let Way { host, port, mut place, addresses, uri, authority, open: _, swapped: _, scrubbed } = way;
+    let Way { host, port, mut place, addresses, uri, authority, open: _, swapped, scrubbed } = way;
     if host.name() == Some(gateway::NAME) {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,
@@ -418,6 +433,11 @@ async fn open_websocket(
     }
     place.h2 = false;
     let (mut parts, _) = request.into_parts();
+    // A server that does not consent answers like any other.
+    let care = if swapped != 0 { Care::Strict } else { Care::Lenient };
+    if care == Care::Strict {
+        scrub::prepare(&mut parts.headers);
+    }
     // Packed frames could not be searched.
     parts.headers.remove(http::header::SEC_WEBSOCKET_EXTENSIONS);
     parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -428,9 +448,9 @@ async fn open_websocket(
     let Answer { mut response, lease } = answer;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut head, body) = response.into_parts();
+        check_codings_of_answer(&head.headers)?;
         clean_answer(table, scrubbed, &mut head);
-        let mut body =
-            scrub::body(table, scrubbed, Care::Lenient, &parts.method, head.status, &mut head.headers, body)?;
+        let mut body = scrub::body(table, scrubbed, care, &parts.method, head.status, &mut head.headers, body)?;
         if let Some(lease) = lease {
             body = body.leasing(lease);
         }

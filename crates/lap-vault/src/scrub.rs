@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE,
+};
 use http::{Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -26,6 +28,8 @@ pub(crate) enum Care {
 /// byte), no coding the vault does not know.
 pub(crate) fn prepare(headers: &mut HeaderMap) {
     headers.remove(RANGE);
+    // What ranges were called before they had a standard; widespread servers still listen to it.
+    headers.remove("request-range");
     headers.remove(IF_RANGE);
     let asked = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(", ");
     let value =
@@ -33,8 +37,13 @@ pub(crate) fn prepare(headers: &mut HeaderMap) {
     headers.insert(ACCEPT_ENCODING, value);
 }
 
-/// Secrets in header values become stubs.
+/// Secrets in header values become stubs; a header whose very name holds one goes, as names are no place for text.
 pub(crate) fn headers(table: &Table, mask: u128, headers: &mut HeaderMap) {
+    let holds = |name: &&HeaderName| table.secrets_in_names.replace(name.as_str().as_bytes(), mask).is_some();
+    let telling: Vec<HeaderName> = headers.keys().filter(holds).cloned().collect();
+    for name in telling {
+        headers.remove(name);
+    }
     for value in headers.values_mut() {
         if let Some((new, _)) = table.secrets.replace(value.as_bytes(), mask) {
             // Stubs are plain letters: what was a header value stays one.
@@ -54,8 +63,12 @@ pub(crate) fn body(
     body: Incoming,
 ) -> Result<Relay, Refusal> {
     let bodyless = *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    if mask == 0 || bodyless || body.is_end_stream() {
+    if mask == 0 || body.is_end_stream() {
         return Ok(Relay::incoming(body));
+    }
+    if bodyless {
+        // Over HTTP/2 a server can send one all the same, trailers too; nothing that was not searched comes back.
+        return Ok(Relay::empty());
     }
     let rewriting = |keeps_length| Rewriting {
         replacer: Replacer::new(table.secrets.clone(), mask),

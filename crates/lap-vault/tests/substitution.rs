@@ -199,6 +199,42 @@ async fn ranges_are_dropped_when_a_credential_goes_along() {
 }
 
 #[tokio::test]
+async fn names_of_headers_and_reasons_come_back_without_values() {
+    let kit = Kit::new(&[TOKEN]).await;
+    let stub = kit.stub("GITHUB_TOKEN");
+    for path in ["/named", "/reason"] {
+        let request = kit::request("GET", path, &[("host", "api.test"), ("authorization", stub)], "");
+        let response = kit.send("api.test", request).await;
+        assert_eq!(kit.seen().remove(0).header("authorization"), SECRET);
+        assert_eq!(response.status(), 200);
+        let reason = response.extensions().get::<hyper::ext::ReasonPhrase>();
+        assert!(reason.is_none(), "{reason:?}");
+        assert!(response.headers().keys().all(|name| !name.as_str().contains(SECRET)), "{:?}", response.headers());
+    }
+}
+
+#[tokio::test]
+async fn a_refused_websocket_is_answered_as_carefully_as_any_request() {
+    let kit = Kit::new(&[TOKEN]).await;
+    let mut headers = vec![
+        ("host", "api.test"),
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("range", "bytes=0-1"),
+        ("request-range", "bytes=0-1"),
+        ("accept-encoding", "dcb"),
+    ];
+    // Without a credential they are the client's own affair.
+    kit.send("api.test", kit::request("GET", "/coded?dcb", &headers, "")).await;
+    assert_eq!(kit.seen().remove(0).header("request-range"), "bytes=0-1");
+    headers.push(("authorization", kit.stub("GITHUB_TOKEN")));
+    let reply = kit::reply(kit.send("api.test", kit::request("GET", "/coded?dcb", &headers, "")).await).await;
+    assert_eq!(reply.blocked(), (502, "encoding"));
+    let seen = kit.seen().remove(0);
+    assert_eq!((seen.header("range"), seen.header("request-range"), seen.header("authorization")), ("", "", SECRET));
+}
+
+#[tokio::test]
 async fn events_are_not_delayed() {
     use http_body_util::BodyExt as _;
     let kit = Kit::new(&[TOKEN]).await;

@@ -26,6 +26,8 @@ async fn system_calls() {
     // The way of trying works.
     inside.ok(&call(libc::SYS_getpid, "")).await;
     inside.ok(&call(libc::SYS_socket, "1, 1, 0")).await;
+    inside.ok(&call(libc::SYS_socket, "2, 1, 6")).await;
+    inside.ok(&call(libc::SYS_socket, "10, 2, 17")).await;
     for (name, number, arguments) in [
         ("ptrace itself", libc::SYS_ptrace, "0, 0, 0, 0"),
         ("ptrace init", libc::SYS_ptrace, "16, 1, 0, 0"),
@@ -65,6 +67,8 @@ async fn system_calls() {
         ("packet sockets", libc::SYS_socket, "17, 3, 0"),
         ("raw sockets", libc::SYS_socket, "2, 3, 1"),
         ("bluetooth", libc::SYS_socket, "31, 1, 0"),
+        ("another transport", libc::SYS_socket, "2, 1, 132"),
+        ("another transport over IPv6", libc::SYS_socket, "10, 2, 136"),
         ("netfilter", libc::SYS_socket, "16, 3, 12"),
         ("kernel events", libc::SYS_socket, "16, 3, 15"),
         ("audit", libc::SYS_socket, "16, 3, 9"),

@@ -282,7 +282,7 @@ impl Pool {
                 Self::start1(TokioIo::new(stream)).await
             };
         }
-        let config = if place.h2 { &tls.any } else { &tls.http1 };
+        let config = if place.h2 { tls.any() } else { tls.http1() };
         let stream = secure(stream, &place.host, config.clone()).await?;
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             self.start2(place, TokioIo::new(stream)).await

@@ -174,6 +174,16 @@ async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Bod
             };
             Response::builder().header("content-encoding", coding).body(full(packed)).unwrap()
         }
+        "/named" => {
+            let name = format!("x-{}", auth.to_str().unwrap().to_lowercase());
+            Response::builder().header(name, "1").body(full("")).unwrap()
+        }
+        "/reason" => {
+            let mut response = Response::new(full(""));
+            let reason = hyper::ext::ReasonPhrase::try_from(auth.as_bytes().to_vec()).unwrap();
+            response.extensions_mut().insert(reason);
+            response
+        }
         "/header" => Response::builder().header("x-echo", auth).body(full("")).unwrap(),
         "/base64" => {
             use base64::Engine as _;
