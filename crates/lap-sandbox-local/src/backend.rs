@@ -49,6 +49,10 @@ const LAST_WORDS: usize = 3;
 /// Volumes made ahead: one for the next sandbox, one for the one right after it.
 const SPARES: usize = 2;
 
+/// From the making of a sandbox to the making of spare volumes: meanwhile the sandbox comes up, and shares no processor
+/// with the mounting of a file system.
+const SPARES_PAUSE: Duration = Duration::from_millis(20);
+
 const LOG: &str = "sidecar.log";
 /// In a sandbox's folder: [`Made`] as JSON.
 const MADE: &str = "made.json";
@@ -96,7 +100,7 @@ struct Shared {
     cgroups: CgroupPlan,
     /// Set once, when the trial at the start is over.
     settled: OnceLock<Settled>,
-    exits: Mutex<Option<mpsc::UnboundedSender<SandboxExit>>>,
+    exits: Mutex<Option<mpsc::Sender<SandboxExit>>>,
     /// One provision or destroy per sandbox at a time.
     gates: Mutex<HashMap<SandboxId, Weak<tokio::sync::Mutex<()>>>>,
     /// Volumes made ahead, all for the limits asked for last.
@@ -161,7 +165,7 @@ impl LocalBackend {
             return;
         }
         let shared = self.shared.clone();
-        lock(&self.watchers).spawn_blocking(move || {
+        let work = move || {
             let stock = {
                 let mut spares = lock(&shared.spares);
                 spares.retain(|spare| spare.fits(&limits));
@@ -174,6 +178,11 @@ impl LocalBackend {
                     Err(error) => return tracing::warn!("could not make a volume ahead: {error}"),
                 }
             }
+        };
+        lock(&self.watchers).spawn(async move {
+            tokio::time::sleep(SPARES_PAUSE).await;
+            // It cannot fail but by panicking, and then there are no spares and nothing else is lost.
+            let _ = tokio::task::spawn_blocking(work).await;
         });
     }
 
@@ -247,8 +256,8 @@ impl Backend for LocalBackend {
         })
     }
 
-    fn exits(&self) -> mpsc::UnboundedReceiver<SandboxExit> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    fn exits(&self) -> mpsc::Receiver<SandboxExit> {
+        let (sender, receiver) = mpsc::channel(lap_sandbox::EXITS);
         *lock(&self.shared.exits) = Some(sender);
         receiver
     }
@@ -562,7 +571,7 @@ impl Shared {
         tracing::info!(sandbox.id = %id, "sidecar ended: {detail}");
         if let Some(listener) = &*lock(&self.exits) {
             // Nobody listens any more: then nobody needs to know.
-            let _ = listener.send(SandboxExit { id, detail });
+            let _ = listener.try_send(SandboxExit { id, detail });
         }
     }
 

@@ -27,7 +27,7 @@ struct Inner {
 struct State {
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     calls: Vec<Call>,
-    exits: Option<mpsc::UnboundedSender<SandboxExit>>,
+    exits: Option<mpsc::Sender<SandboxExit>>,
     provision_fails: Option<String>,
     destroy_fails: Option<String>,
     cannot_isolate: Option<String>,
@@ -137,7 +137,7 @@ impl State {
         sandbox.running = false;
         if let Some(exits) = &self.exits {
             // A listener that is gone misses nothing.
-            let _ = exits.send(SandboxExit { id: id.clone(), detail: detail.to_owned() });
+            let _ = exits.try_send(SandboxExit { id: id.clone(), detail: detail.to_owned() });
         }
         true
     }
@@ -195,8 +195,8 @@ impl Backend for FakeBackend {
         })
     }
 
-    fn exits(&self) -> mpsc::UnboundedReceiver<SandboxExit> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    fn exits(&self) -> mpsc::Receiver<SandboxExit> {
+        let (sender, receiver) = mpsc::channel(crate::EXITS);
         self.state().exits = Some(sender);
         receiver
     }

@@ -119,6 +119,9 @@ pub enum Outcome {
     Missing,
 }
 
+/// Exits that wait for the listener.
+pub const EXITS: usize = 256;
+
 /// Why a backend did not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -163,8 +166,9 @@ pub trait Backend: Send + Sync {
     /// Everything there is, running or left over.
     fn list(&self) -> BoxFuture<'_, Result<Vec<SandboxStatus>, BackendError>>;
 
-    /// The exits of sandboxes from now on. There is one listener: a second call takes over.
-    fn exits(&self) -> mpsc::UnboundedReceiver<SandboxExit>;
+    /// The exits of sandboxes from now on, on a channel of [`EXITS`]. There is one listener: a second call takes over. An
+    /// exit that finds the channel full is dropped: a listener that has others to look at will look at everything.
+    fn exits(&self) -> mpsc::Receiver<SandboxExit>;
 
     /// Last `tail` lines that sidecar and guest wrote.
     fn logs<'a>(&'a self, id: &'a SandboxId, tail: usize) -> BoxFuture<'a, Result<String, BackendError>>;

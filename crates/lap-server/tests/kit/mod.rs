@@ -227,8 +227,8 @@ impl Backend for NoSandboxes {
         async { Ok(Vec::new()) }.boxed()
     }
 
-    fn exits(&self) -> mpsc::UnboundedReceiver<SandboxExit> {
-        mpsc::unbounded_channel().1
+    fn exits(&self) -> mpsc::Receiver<SandboxExit> {
+        mpsc::channel(lap_sandbox::EXITS).1
     }
 
     fn logs<'a>(&'a self, _: &'a SandboxId, tail: usize) -> BoxFuture<'a, Result<String, BackendError>> {
