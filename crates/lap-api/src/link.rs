@@ -46,8 +46,9 @@ pub enum ServerToSidecar {
     Welcome { protocol: u32, resume_after: u64 },
     /// Everything the sandbox needs, once. Holds secrets: never logged.
     Boot(Box<Boot>),
-    /// Replaces what credentials mean and what may leave. Holds secrets: never logged.
-    Grants(Box<Grants>),
+    /// Replaces what the agent's and the platform's credentials mean; lists stay as they were at boot. Holds secrets: never
+    /// logged.
+    Credentials { credentials: Vec<CredentialGrant> },
     /// All entries up to this one are stored.
     Ack { seq: u64 },
     /// For the guest.

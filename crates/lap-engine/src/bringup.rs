@@ -94,7 +94,10 @@ pub(crate) async fn boot(engine: &Engine, session: &Session) -> Result<Option<Bo
 
 /// What the agent's and the platform's credentials mean now, for a sandbox that is up. Session-level ones stay as the
 /// sidecar has them. None when the agent was deleted: its sessions are ending.
-pub(crate) async fn grants_of_agent(engine: &Engine, session: &Session) -> Result<Option<Grants>, EngineError> {
+pub(crate) async fn credentials_of_agent(
+    engine: &Engine,
+    session: &Session,
+) -> Result<Option<Vec<CredentialGrant>>, EngineError> {
     let agent = match engine.inner.store.agent(&session.agent_id).await {
         Ok(agent) => agent,
         Err(lap_store::StoreError::NotFound { .. } | lap_store::StoreError::AgentDeleted) => return Ok(None),
@@ -103,7 +106,7 @@ pub(crate) async fn grants_of_agent(engine: &Engine, session: &Session) -> Resul
     let stubs = engine.inner.store.stubs(&session.id).await?;
     let mut merged = merge(&vars_of(&agent), &SessionVars::default().level());
     merged.retain(|key, _| !session.session_env_keys.contains(key));
-    grants(&engine.inner.config, &agent, &merged, &stubs).map(Some)
+    grants(&engine.inner.config, &agent, &merged, &stubs).map(|grants| Some(grants.credentials))
 }
 
 fn grants(

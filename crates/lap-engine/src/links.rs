@@ -258,8 +258,8 @@ impl Engine {
 
     /// The caller holds the session's order, so that older grants never follow newer ones.
     async fn grants_down(&self, session: &Session, to: &mpsc::Sender<ServerToSidecar>) -> Result<(), EngineError> {
-        if let Some(grants) = bringup::grants_of_agent(self, session).await? {
-            let _ = to.send(ServerToSidecar::Grants(Box::new(grants))).await;
+        if let Some(credentials) = bringup::credentials_of_agent(self, session).await? {
+            let _ = to.send(ServerToSidecar::Credentials { credentials }).await;
         }
         Ok(())
     }

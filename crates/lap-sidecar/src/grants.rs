@@ -32,12 +32,12 @@ impl Holder {
         &self.session_keys
     }
 
-    /// Takes the server's new grants; session-level credentials and the end of the clone stay as they are.
-    pub fn replace(&mut self, mut grants: Grants) {
+    /// Takes the server's new credentials; session-level ones, lists and the end of the clone stay as they are.
+    pub fn replace(&mut self, mut credentials: Vec<CredentialGrant>) {
         let own = |credential: &CredentialGrant| self.session_keys.contains(&credential.name);
-        grants.credentials.retain(|credential| !own(credential));
-        grants.credentials.extend(self.current.credentials.drain(..).filter(own));
-        self.current = grants;
+        credentials.retain(|credential| !own(credential));
+        credentials.extend(self.current.credentials.drain(..).filter(own));
+        self.current.credentials = credentials;
         if self.clone_over {
             self.end_clone();
         }

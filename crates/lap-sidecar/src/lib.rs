@@ -246,14 +246,14 @@ async fn obey(sidecar: &Sidecar, commands: &mut mpsc::Receiver<ServerToSidecar>,
                     }
                 }
             }
-            ServerToSidecar::Grants(grants) => {
+            ServerToSidecar::Credentials { credentials } => {
                 let applied = sidecar.apply_grants(|holder| {
                     if let Some(holder) = holder {
-                        holder.replace(*grants);
+                        holder.replace(credentials);
                     }
                 });
                 if let Err(problem) = applied {
-                    tracing::error!("could not use new grants: {problem}");
+                    tracing::error!("could not use new credentials: {problem}");
                 }
             }
             ServerToSidecar::Guest(message) => {

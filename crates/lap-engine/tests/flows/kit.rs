@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lap_api::event::Event;
-use lap_api::link::{Boot, Grants, Hello, LogEntry, PROTOCOL, Report, ServerToSidecar, SidecarToServer, ToGuest, Turn};
+use lap_api::link::{
+    Boot, CredentialGrant, Hello, LogEntry, PROTOCOL, Report, ServerToSidecar, SidecarToServer, ToGuest, Turn,
+};
 use lap_api::message::{Message, MessageInfo, Part};
 use lap_api::session::Usage;
 use lap_domain::agent::{AgentEdit, NewAgent};
@@ -254,10 +256,10 @@ impl Sidecar {
         }
     }
 
-    pub async fn grants(&mut self) -> Grants {
+    pub async fn credentials(&mut self) -> Vec<CredentialGrant> {
         match self.next().await {
-            Some(ServerToSidecar::Grants(grants)) => *grants,
-            other => panic!("not grants: {other:?}"),
+            Some(ServerToSidecar::Credentials { credentials }) => credentials,
+            other => panic!("not credentials: {other:?}"),
         }
     }
 

@@ -13,8 +13,8 @@ fn with_vars(pairs: &[(&str, &str)]) -> NewSession {
 }
 
 /// The value a sandbox's vault is told for a variable.
-fn granted(grants: &lap_api::link::Grants, name: &str) -> Option<String> {
-    grants.credentials.iter().find(|credential| credential.name == name).map(|credential| credential.secret.clone())
+fn granted(credentials: &[lap_api::link::CredentialGrant], name: &str) -> Option<String> {
+    credentials.iter().find(|credential| credential.name == name).map(|credential| credential.secret.clone())
 }
 
 #[tokio::test]
@@ -25,8 +25,8 @@ async fn a_session_comes_up_and_answers() {
     let spec = world.sandbox().await;
     let mut sidecar = world.dial(&spec, Memory::default()).await;
     let boot = sidecar.boot().await;
-    assert_eq!(granted(&boot.grants, "AGENT_SECRET").as_deref(), Some("of-the-agent"));
-    assert_eq!(granted(&boot.grants, "SESSION_SECRET").as_deref(), Some("of-the-session"));
+    assert_eq!(granted(&boot.grants.credentials, "AGENT_SECRET").as_deref(), Some("of-the-agent"));
+    assert_eq!(granted(&boot.grants.credentials, "SESSION_SECRET").as_deref(), Some("of-the-session"));
     assert!(!serde_json::to_string(&boot.guest).unwrap().contains("of-the-"), "the guest is told stubs only");
     assert_eq!(boot.session_keys, ["SESSION_SECRET"]);
     sidecar.report(Report::Phase { phase: "waiting_harness".into(), detail: None }).await;
@@ -70,7 +70,7 @@ async fn a_link_that_breaks_loses_nothing_and_repeats_nothing() {
     sidecar.entry_unsent(LogEntry::Guest(completed(&turn, "words")));
     let mut sidecar = world.dial(&spec, sidecar.down()).await;
     // Neither boot nor turn again: what credentials mean now is all there is to say.
-    sidecar.grants().await;
+    sidecar.credentials().await;
     assert!(world.answer(&session, &asked).await.contains("words"));
     sidecar.all_acked().await;
     let log = world.log(&session).await;
@@ -96,10 +96,10 @@ async fn a_turn_that_was_lost_with_its_link_is_handed_over_again_and_one_that_ar
     // The frame was lost: this sidecar has never seen the turn.
     let memory = Memory { last_turn_id: None, ..sidecar.down() };
     let mut sidecar = world.dial(&spec, memory).await;
-    sidecar.grants().await;
+    sidecar.credentials().await;
     assert_eq!(sidecar.turn().await.turn_id, turn.turn_id);
     let mut sidecar = world.dial(&spec, sidecar.down()).await;
-    sidecar.grants().await;
+    sidecar.credentials().await;
     world.engine.abort(&session).await.expect("an abort");
     assert_eq!(sidecar.abort().await, turn.turn_id, "no turn comes before it");
     world.stop().await;
@@ -118,8 +118,8 @@ async fn a_new_server_goes_on_where_the_old_one_stood() {
     sidecar.hung_up().await;
     sidecar.entry_unsent(LogEntry::Guest(completed(&turn, "first")));
     let mut sidecar = world.dial(&spec, sidecar.down()).await;
-    let grants = sidecar.grants().await;
-    assert_eq!(granted(&grants, "SESSION_SECRET"), None, "only the sidecar has it now");
+    let credentials = sidecar.credentials().await;
+    assert_eq!(granted(&credentials, "SESSION_SECRET"), None, "only the sidecar has it now");
     assert!(world.answer(&session, &running).await.contains("first"));
     let turn = sidecar.turn().await;
     assert_eq!(turn.text, "two");
@@ -179,7 +179,7 @@ async fn a_boot_message_lost_with_its_link_comes_again() {
     sidecar.boot_unsaid().await;
     let mut sidecar = world.dial(&spec, sidecar.down()).await;
     let boot = sidecar.boot().await;
-    assert_eq!(granted(&boot.grants, "SESSION_SECRET").as_deref(), Some("of-the-session"));
+    assert_eq!(granted(&boot.grants.credentials, "SESSION_SECRET").as_deref(), Some("of-the-session"));
     sidecar.report(Report::Ready { harness_session_id: None }).await;
     world.state(&session, "ready").await;
     world.stop().await;
@@ -197,7 +197,7 @@ async fn a_server_that_dies_after_the_boot_message_does_no_harm() {
     sidecar.entry_unsent(LogEntry::Booted);
     world.restart().await;
     let mut sidecar = world.dial(&spec, sidecar.down()).await;
-    sidecar.grants().await;
+    sidecar.credentials().await;
     sidecar.report(Report::Ready { harness_session_id: None }).await;
     world.state(&session, "ready").await;
     world.stop().await;
@@ -261,11 +261,11 @@ async fn edited_credentials_reach_live_sandboxes_and_session_ones_stay() {
     let agent = world.agent(&[("ROTATED", "old-value"), ("REMOVED", "some-value"), ("BOTH", "agent-value")]).await;
     let (_session, mut sidecar) = world.ready(&agent, with_vars(&[("BOTH", "session-value")])).await;
     world.edit_vars(&agent, &[("ROTATED", "new-value"), ("BOTH", "agent-value"), ("ADDED", "added-value")]).await;
-    let grants = sidecar.grants().await;
-    assert_eq!(granted(&grants, "ROTATED").as_deref(), Some("new-value"));
-    assert_eq!(granted(&grants, "REMOVED"), None);
-    assert_eq!(granted(&grants, "BOTH"), None, "the session's own value wins, and only the sidecar has it");
-    assert_eq!(granted(&grants, "ADDED"), None, "a new variable is for new sessions");
+    let credentials = sidecar.credentials().await;
+    assert_eq!(granted(&credentials, "ROTATED").as_deref(), Some("new-value"));
+    assert_eq!(granted(&credentials, "REMOVED"), None);
+    assert_eq!(granted(&credentials, "BOTH"), None, "the session's own value wins, and only the sidecar has it");
+    assert_eq!(granted(&credentials, "ADDED"), None, "a new variable is for new sessions");
     world.stop().await;
 }
 
@@ -279,7 +279,7 @@ async fn edits_while_the_sidecar_is_away_reach_it_when_it_calls() {
     world.edit_vars(&agent, &[("ROTATED", "new-value")]).await;
     let mut sidecar = world.dial(&spec, memory).await;
     // If the old link was still known, its grants went down with it.
-    assert_eq!(granted(&sidecar.grants().await, "ROTATED").as_deref(), Some("new-value"));
+    assert_eq!(granted(&sidecar.credentials().await, "ROTATED").as_deref(), Some("new-value"));
     world.stop().await;
 }
 
@@ -302,7 +302,7 @@ async fn what_a_caller_began_is_done_when_it_hangs_up() {
     let turn = sidecar.turn().await;
     sidecar.complete(&turn, "unheard").await;
     check_hung_up(world.edit_vars(&agent, &[("ROTATED", "new-value")])).await;
-    assert_eq!(granted(&sidecar.grants().await, "ROTATED").as_deref(), Some("new-value"));
+    assert_eq!(granted(&sidecar.credentials().await, "ROTATED").as_deref(), Some("new-value"));
     check_hung_up(world.engine.delete_session(&session)).await;
     world.no_sandboxes().await;
     world.stop().await;
@@ -334,7 +334,7 @@ async fn a_second_link_of_a_sandbox_replaces_the_first() {
     let spec = world.sandbox().await;
     let memory = Memory { booted: true, log: first.memory.log.clone(), ..Memory::default() };
     let mut second = world.dial(&spec, memory).await;
-    second.grants().await;
+    second.credentials().await;
     first.hung_up().await;
     let asked = world.say(&session, "one").await;
     let turn = second.turn().await;

@@ -29,9 +29,9 @@ fn check(holder: &Holder, expect: &[(&str, &str)]) {
 }
 
 #[test]
-fn new_grants_replace_the_agents_credentials_and_keep_the_sessions() {
+fn new_credentials_replace_the_agents_credentials_and_keep_the_sessions() {
     let mut holder = Holder::new(grants(vec![grant("A", "a1", false), grant("S", "s1", false)]), vec!["S".into()]);
-    holder.replace(grants(vec![grant("A", "a2", false), grant("B", "b", false), grant("S", "forged", false)]));
+    holder.replace(vec![grant("A", "a2", false), grant("B", "b", false), grant("S", "forged", false)]);
     check(&holder, &[("A", "a2"), ("B", "b"), ("S", "s1")]);
 }
 
@@ -41,6 +41,6 @@ fn the_end_of_the_clone_is_for_good() {
     check(&holder, &[("A", "a"), ("GIT_TOKEN", "g")]);
     holder.end_clone();
     check(&holder, &[("A", "a")]);
-    holder.replace(grants(vec![grant("GIT_TOKEN", "g", true)]));
+    holder.replace(vec![grant("GIT_TOKEN", "g", true)]);
     check(&holder, &[]);
 }
