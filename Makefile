@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint bench dist
+.PHONY: help setup demo test attack check lint bench dist
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 MUSL := $(shell uname -m)-unknown-linux-musl
@@ -22,6 +22,9 @@ demo: setup ## Build, start a server and run the main job visibly: an agent mend
 
 test: setup ## Run all tests; the last line is the summary
 	@$(XTASK) test
+
+attack: setup ## Let a hostile program loose in a sandbox and print what it tried; part of the tests
+	cargo test --locked --package lap --test attack -- --nocapture
 
 check: setup lint ## Formatting, clippy, tidy rules, tests: what CI runs
 	@$(XTASK) test
