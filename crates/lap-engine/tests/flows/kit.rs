@@ -15,11 +15,12 @@ use lap_domain::agent::{AgentEdit, NewAgent};
 use lap_domain::ids::{AgentId, SessionId};
 use lap_domain::secret::Secret;
 use lap_domain::session::SessionState;
-use lap_engine::{Engine, EngineConfig, EngineError, NewSession, NewTurn, QueuedTurn};
+use lap_engine::{Engine, EngineError, NewSession, NewTurn, QueuedTurn};
 use lap_link::{MAX_FRAME_BYTES, Reader, Writer};
 use lap_sandbox::fake::FakeBackend;
-use lap_sandbox::{Limits, SandboxSpec};
+use lap_sandbox::SandboxSpec;
 use lap_store::{EncryptionKey, Store};
+use lap_test::in_process::engine_config;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -64,7 +65,7 @@ impl World {
         let socket = data.path().join("link.sock");
         let _ = std::fs::remove_file(&socket);
         let links = UnixListener::bind(socket).expect("a socket can be made");
-        let engine = Engine::new(config(data), store.clone(), Arc::new(backend.clone()), "fake");
+        let engine = Engine::new(engine_config(data.path()), store.clone(), Arc::new(backend.clone()), "fake");
         let stop = CancellationToken::new();
         let running = {
             let (engine, stop) = (engine.clone(), stop.clone());
@@ -351,29 +352,4 @@ pub fn completed(turn: &Turn, text: &str) -> Report {
     };
     let message = Message { info, parts: vec![Part::Text { id: "p".into(), text: text.into() }] };
     Report::TurnCompleted { turn_id: turn.turn_id.clone(), message, usage: Usage::default() }
-}
-
-fn config(data: &tempfile::TempDir) -> EngineConfig {
-    EngineConfig {
-        data_dir: data.path().to_owned(),
-        limits: Limits {
-            memory_bytes: 1 << 30,
-            pids: 100,
-            cpu_millis: 1000,
-            disk_bytes: 1 << 30,
-            inodes: 100_000,
-            tmp_bytes: 1 << 28,
-        },
-        idle_timeout_ms: 86_400_000,
-        turn_stall_timeout_ms: 3_600_000,
-        gateway: None,
-        private_allow: Vec::new(),
-        resolve: Vec::new(),
-        extra_ca_pem: None,
-        require_binding: false,
-        git_author: None,
-        git_token: None,
-        git_token_hosts: Vec::new(),
-        test_harnesses: true,
-    }
 }
