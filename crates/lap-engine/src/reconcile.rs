@@ -162,17 +162,20 @@ impl Engine {
             Err(problem) => return Err(problem.into()),
         }
         let token = hex(&random::<32>());
+        // Before the sandbox can call. That it is being made can be told meanwhile.
         store.set_boot_token(&session.id, session.incarnation, &token).await?;
-        store.set_phase(&session.id, session.incarnation, Phase::CreatingSandbox, None, now()).await?;
         let spec = SandboxSpec {
             id: id.clone(),
             boot_token: BootToken(token),
             limits: self.inner.config.limits,
             tools: self.tools_of(&session.harness_id),
         };
-        let made = self.inner.backend.provision(&spec).await;
+        let telling = store.set_phase(&session.id, session.incarnation, Phase::CreatingSandbox, None, now());
+        let (made, told) = tokio::join!(self.inner.backend.provision(&spec), telling);
         self.inner.live.provisioned(&session.id, now());
-        made.map_err(|problem| EngineError::Unavailable(chain(&problem)))
+        made.map_err(|problem| EngineError::Unavailable(chain(&problem)))?;
+        told?;
+        Ok(())
     }
 
     fn spawn_destroy(&self, id: SandboxId, tasks: &mut JoinSet<()>, slots: &Arc<tokio::sync::Semaphore>) {

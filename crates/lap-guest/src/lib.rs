@@ -35,7 +35,7 @@ impl Failure {
     }
 }
 
-/// The role `lap guest`: the link is standard input.
+/// The guest's whole life, in the process that `lap init` made for it: the link is standard input.
 pub fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,6 +28,8 @@ pub async fn run(link: UnixStream, layout: Layout) -> Result<(), LinkError> {
     out.send(FromGuest::Hello { protocol: PROTOCOL }).await;
     let mut tasks = JoinSet::new();
     let mut delivery = tokio::spawn(outbox::deliver(queue, to));
+    // The hello goes out before the first order is read, which may be there already and take its time.
+    tokio::task::yield_now().await;
     let mut guest = Guest { layout, out, orders: None, turns: VecDeque::new() };
     let mut reader = Reader::new(from, MAX_FRAME_BYTES);
     let ended = loop {

@@ -51,7 +51,7 @@ const SPARES: usize = 2;
 
 /// From the making of a sandbox to the making of spare volumes: meanwhile the sandbox comes up, and shares no processor
 /// with the mounting of a file system.
-const SPARES_PAUSE: Duration = Duration::from_millis(20);
+const SPARES_PAUSE: Duration = Duration::from_millis(10);
 
 const LOG: &str = "sidecar.log";
 /// In a sandbox's folder: [`Made`] as JSON.
@@ -629,6 +629,9 @@ impl Shared {
                 return Err(failed("processes in its control groups would not end")(io::ErrorKind::TimedOut.into()));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        if !folder.exists() {
+            return Ok(());
         }
         let gone = tokio::task::spawn_blocking(move || remove_tree(&folder)).await.map_err(io::Error::other);
         gone.and_then(|result| result).map_err(failed("could not remove its folder"))

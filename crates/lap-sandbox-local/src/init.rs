@@ -1,35 +1,32 @@
 //! Pid 1 of a sandbox: starts the guest, buries what dies, and ends with the guest.
 //!
-//! It is a fresh program, so that it carries no memory of the sidecar, and its end is the end of every process inside.
-
-use std::process::Command;
+//! It is a fresh program, so that it carries no memory of the sidecar, and its end is the end of every process inside. The
+//! guest is a copy of it: starting the program a second time would take longer than making the namespaces.
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, WaitOptions};
 
-use crate::image;
+use crate::sys;
 
-/// The whole life of `lap init`.
-pub fn init_main() -> ! {
-    // Other processes of the same user must not look into this one.
-    let guarded = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let status = match guarded {
-        Ok(()) => run(),
+/// The whole life of `lap init`. Returns in the new process that is to be the guest, and there alone.
+pub fn init_main() {
+    // Other processes of the same user must not look into this one, nor into the guest.
+    let status = match rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         Err(error) => fail(&format!("could not guard itself: {error}")),
+        Ok(()) => match sys::fork() {
+            Ok(None) => return,
+            Ok(Some(guest)) => outlive(guest),
+            Err(error) => fail(&format!("could not start the guest: {error}")),
+        },
     };
     std::process::exit(status)
 }
 
-fn run() -> i32 {
-    let mut guest = Command::new(format!("/{}", image::LAP_BINARY));
-    let guest = match guest.arg("guest").spawn() {
-        Ok(guest) => guest,
-        Err(error) => return fail(&format!("could not start the guest: {error}")),
-    };
-    let guest = guest.id();
+/// Buries what dies until it is the guest.
+fn outlive(guest: i32) -> i32 {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if u32::try_from(pid.as_raw_nonzero().get()) == Ok(guest) => {
+            Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == guest => {
                 // As a shell reports it.
                 return status
                     .exit_status()

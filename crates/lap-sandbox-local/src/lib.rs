@@ -1,10 +1,10 @@
 //! Sandboxes on this machine: Linux namespaces, a read-only view of the system, limits, and no way out but the sidecar.
 //!
-//! A program that offers the three roles calls, each as its first statement:
+//! A program that offers the roles calls, each as its first statement:
 //!
 //! * `lap sidecar`: [`start_sidecar`], before any thread exists; then it may start its runtime and use [`Started`];
-//! * `lap init`: [`init_main`], which never returns;
-//! * `lap guest`: nothing; it finds its link to the sidecar as descriptor 0.
+//! * `lap init`: [`init_main`], which returns in a new process alone: that one is the guest from then on, and finds its link
+//!   to the sidecar as descriptor 0.
 //!
 //! The server uses [`LocalBackend`]. Knows nothing of the store, the vault or what the link carries.
 

@@ -69,17 +69,17 @@ pub fn clone_sandbox(cgroup: Option<&OwnedFd>) -> io::Result<Cloned> {
     }
 }
 
-/// Copies this process; true in the copy.
+/// Copies this process; the copy's number, or nothing in the copy itself.
 ///
 /// Refuses when the caller has more than one thread: the child of a threaded process may not allocate.
-pub fn fork() -> io::Result<bool> {
+pub fn fork() -> io::Result<Option<i32>> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("a process must be copied before any thread"));
     }
     // SAFETY: being single-threaded (checked above), the child has a whole copy of everything and may go on.
     let pid = unsafe { libc::fork() };
     check(pid)?;
-    Ok(pid == 0)
+    Ok((pid != 0).then_some(pid))
 }
 
 /// Leaves at once, without destructors: what a child that could not become a sandbox does.

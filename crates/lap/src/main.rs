@@ -49,8 +49,10 @@ fn program() -> clap::Command {
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("sidecar") => return lap_sidecar::main(),
-        Some("init") => lap_sandbox_local::init_main(),
-        Some("guest") => return lap_guest::main(),
+        Some("init") => {
+            lap_sandbox_local::init_main();
+            return lap_guest::main();
+        }
         Some("git-credential") => return lap_guest::git_credential_main(),
         _ => {}
     }

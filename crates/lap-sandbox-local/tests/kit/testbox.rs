@@ -1,4 +1,4 @@
-//! Stands in for `lap` in this crate's tests: the same three roles, with a guest that runs the shell commands it is sent.
+//! Stands in for `lap` in this crate's tests: the same roles, with a guest that runs the shell commands it is sent.
 //!
 //! The sidecar greets the test over the server's socket with a line, then joins the test's and the guest's streams. Each
 //! line the guest gets is a command in JSON; each line it answers is `[status, output]`. `!log TIMES TEXT` writes to its log.
@@ -15,8 +15,10 @@ use lap_sandbox_local::{BoundedLog, LimitWatch, Started, init_main, start_sideca
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     match std::env::args().nth(1).as_deref() {
         Some("sidecar") => sidecar(start_sidecar()?),
-        Some("init") => init_main(),
-        Some("guest") => guest(),
+        Some("init") => {
+            init_main();
+            guest()
+        }
         role => Err(format!("unknown role {role:?}").into()),
     }
 }
