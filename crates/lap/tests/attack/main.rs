@@ -1,7 +1,7 @@
 //! The escape suite: a hostile program inside a real sandbox tries to get out, to learn a real credential, or to spend one
 //! where it is not meant, and every attempt must fail. `make attack` prints the table.
 //!
-//! The program (`hostile.py`) judges what it can see itself; this side looks at what it cannot: what arrived at servers, at
+//! The program (`hostile/`) judges what it can see itself; this side looks at what it cannot: what arrived at servers, at
 //! the machine, in the log, in the record and on disk.
 #![allow(clippy::print_stdout, reason = "the table is what `make attack` is for")]
 
@@ -32,7 +32,18 @@ use crate::world::{GIT_HOST, Needs, World, shell_agent, vars};
 const BOUND: &str = "bound.test";
 const EVIL: &str = "evil.test";
 const GATEWAY_KEY: &str = "LITELLM_API_KEY";
-const HOSTILE: &str = include_str!("hostile.py");
+/// The hostile program, as it stands in the sandbox's home.
+const HOSTILE: [(&str, &str); 9] = [
+    ("hostile.py", include_str!("hostile/hostile.py")),
+    ("tools.py", include_str!("hostile/tools.py")),
+    ("network.py", include_str!("hostile/network.py")),
+    ("files.py", include_str!("hostile/files.py")),
+    ("process.py", include_str!("hostile/process.py")),
+    ("kernel.py", include_str!("hostile/kernel.py")),
+    ("credentials.py", include_str!("hostile/credentials.py")),
+    ("git.py", include_str!("hostile/git.py")),
+    ("limits.py", include_str!("hostile/limits.py")),
+];
 /// What a sandbox may use; small, so that running into it is quick.
 const MEMORY: &str = "384MiB";
 const MEMORY_BYTES: u64 = 384 << 20;
@@ -182,7 +193,7 @@ impl Siege {
     /// Runs one group of attempts and reads its lines.
     async fn run(&self, session: &Session, group: &str) -> Vec<Attempt> {
         let begun = Instant::now();
-        let output = self.world.ask(session, &format!("python3 ~/hostile.py {group}")).await;
+        let output = self.world.ask(session, &format!("python3 ~/hostile/hostile.py {group}")).await;
         println!("{group}: {:.1} s", begun.elapsed().as_secs_f32());
         for canary in self.canaries.values() {
             canary.assert_not_in_bytes("the output of the sandbox", &output);
@@ -196,7 +207,8 @@ impl Siege {
     async fn kill_everything(&self) -> Attempt {
         let session = self.world.ready(&self.agent, CreateSession::default()).await;
         // The turn dies with the sandbox, so there is no answer to it.
-        let answer = self.world.client.message(&session.id, &world::say("python3 ~/hostile.py kill"), None).await;
+        let answer =
+            self.world.client.message(&session.id, &world::say("python3 ~/hostile/hostile.py kill"), None).await;
         let ended = self.world.client.session(&session.id).await.expect("it can be asked for");
         judge(
             "limits",
@@ -386,15 +398,15 @@ fn halved(secret: &str) -> [String; 2] {
 fn blueprint(config: &serde_json::Value) -> CreateAgent {
     let file = |name: &str, content: &str| SandboxFile {
         name: name.to_owned(),
-        sandbox_path: format!("~/{name}"),
+        sandbox_path: format!("~/hostile/{name}"),
         content: Some(base64::engine::general_purpose::STANDARD.encode(content)),
         content_type: "text/plain".to_owned(),
         size: content.len() as u64,
     };
-    CreateAgent {
-        sandbox_files: vec![file("hostile.py", HOSTILE), file("hostile.json", &config.to_string())],
-        ..shell_agent()
-    }
+    let config = config.to_string();
+    let program = HOSTILE.iter().map(|(name, content)| file(name, content));
+    let sandbox_files = program.chain([file("hostile.json", &config)]).collect();
+    CreateAgent { sandbox_files, ..shell_agent() }
 }
 
 /// A submodule at another host, a command as a submodule's address, hooks and configuration where a careless clone would
