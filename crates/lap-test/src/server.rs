@@ -70,6 +70,8 @@ impl LapServer {
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true)
+            // Ctrl-C is for whoever started it, who then has something to tidy up with it.
+            .process_group(0)
             .spawn()?;
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let mut lines = BufReader::new(stdout).lines();
