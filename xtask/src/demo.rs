@@ -86,7 +86,12 @@ async fn demo() -> Result<(), Fault> {
         Err(_) => LapServer::start(&binary, &data_dir, &env).await?,
     };
     say(&format!("listens on {}, keeps everything in {}", server.url(), data_dir.display()));
-    let result = main_job(&server.client(), &model.name, &git, &git_url, &token, || repository.branches()).await;
+    let client = server.client();
+    let job = main_job(&client, &model.name, &git, &git_url, &token, || repository.branches());
+    let result = tokio::select! {
+        result = job => result,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    };
     let session = match result {
         Ok(session) => session,
         Err(problem) => {
