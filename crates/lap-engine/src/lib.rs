@@ -93,6 +93,8 @@ struct Inner {
     live: live::LiveSessions,
     /// Wakes the reconciler.
     wake: Notify,
+    /// Sessions it need not look around for.
+    fresh: reconcile::Fresh,
     /// Sandboxes some task is making or removing.
     busy: reconcile::Busy,
 }
@@ -108,6 +110,7 @@ impl Engine {
                 backend_name,
                 live: live::LiveSessions::default(),
                 wake: Notify::new(),
+                fresh: reconcile::Fresh::default(),
                 busy: reconcile::Busy::default(),
             }),
         }

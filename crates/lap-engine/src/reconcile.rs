@@ -61,6 +61,27 @@ impl Drop for Claim {
     }
 }
 
+/// Sessions about to be stored. Such a session has no sandbox, and nobody need look around to know it: this spares the
+/// common case a look at everything that runs. Whatever goes wrong with an entry, the next look finds the session.
+#[derive(Default)]
+pub struct Fresh(Mutex<Vec<Session>>);
+
+impl Fresh {
+    /// To be called before the session is stored: whoever finds it stored can then forget it here.
+    pub fn add(&self, session: Session) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(session);
+    }
+
+    fn take(&self) -> Vec<Session> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn forget(&self, seen: &[Session]) {
+        let mut fresh = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        fresh.retain(|session| seen.iter().all(|seen| seen.id != session.id));
+    }
+}
+
 impl Engine {
     /// Runs links and reconciler until told to stop. Sandboxes live on: the next server takes them over.
     pub async fn run(&self, links: UnixListener, stop: CancellationToken) {
@@ -70,6 +91,9 @@ impl Engine {
             let mut exits = self.inner.backend.exits();
             let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
             loop {
+                for session in self.inner.fresh.take() {
+                    self.spawn_provision(session, &mut tasks, &slots);
+                }
                 if let Err(problem) = self.reconcile(&mut tasks, &slots).await {
                     tracing::error!(problem = &problem as &dyn std::error::Error, "could not reconcile");
                 }
@@ -96,6 +120,7 @@ impl Engine {
         let busy = self.inner.busy.all();
         let sandboxes = self.inner.backend.list().await.map_err(|p| EngineError::Unavailable(p.to_string()))?;
         let sessions = self.inner.store.live_sessions().await?;
+        self.inner.fresh.forget(&sessions);
         let keep = sessions.iter().map(|session| session.id.clone()).collect();
         self.inner.live.retain(&keep, before.plus_ms(-60_000));
         let mut wanting = Vec::with_capacity(sessions.len());

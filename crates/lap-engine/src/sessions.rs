@@ -83,6 +83,7 @@ impl Engine {
         };
         // The secrets are in memory before the reconciler can see the session.
         self.inner.live.open(&id, vars, at);
+        self.inner.fresh.add(session.clone());
         match self.inner.store.insert_session(lap_store::NewSession { session, stubs, first_turn }).await {
             Ok(session) => {
                 self.inner.wake.notify_one();

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use crate::identity::Identity;
 use crate::record;
 use crate::spec::{LaunchReply, LaunchSpec, SidecarLaunch, VolumePlan};
 use crate::volume::{self, Spare, Templates};
+use crate::waiting::Waiting;
 use crate::{doctor, image, log};
 
 /// Longer than a launch on a machine with every processor busy; a sidecar that says nothing by then is hung.
@@ -49,7 +50,7 @@ const LAST_WORDS: usize = 3;
 /// Volumes made ahead: one for the next sandbox, one for the one right after it.
 const SPARES: usize = 2;
 
-/// From the making of a sandbox to the making of spare volumes: meanwhile the sandbox comes up, and shares no processor
+/// From the making of a sandbox to the preparations for the next: meanwhile the sandbox comes up, and shares no processor
 /// with the mounting of a file system.
 const SPARES_PAUSE: Duration = Duration::from_millis(10);
 
@@ -105,6 +106,8 @@ struct Shared {
     gates: Mutex<HashMap<SandboxId, Weak<tokio::sync::Mutex<()>>>>,
     /// Volumes made ahead, all for the limits asked for last.
     spares: Mutex<Vec<Spare>>,
+    /// A sidecar started ahead.
+    waiting: Mutex<Option<Waiting>>,
     /// Taken by `destroy` to wait for the end of a child, by its watcher to report it.
     children: Mutex<BTreeMap<SandboxId, Child>>,
 }
@@ -159,13 +162,19 @@ impl LocalBackend {
         Ok(())
     }
 
-    /// Makes volumes ahead for the sandboxes to come, which mostly have the limits of this one.
+    /// Prepares for the sandboxes to come, which mostly have the limits of this one: a sidecar, and volumes.
     fn make_spares(&self, limits: Limits) {
-        if self.shared.settled().volume != VolumePlan::Image {
-            return;
-        }
         let shared = self.shared.clone();
         let work = move || {
+            if lock(&shared.waiting).is_none() {
+                match Waiting::start(&shared.lap_binary) {
+                    Ok(waiting) => drop(lock(&shared.waiting).replace(waiting)),
+                    Err(error) => tracing::warn!("could not start a sidecar ahead: {error}"),
+                }
+            }
+            if shared.settled().volume != VolumePlan::Image {
+                return;
+            }
             let stock = {
                 let mut spares = lock(&shared.spares);
                 spares.retain(|spare| spare.fits(&limits));
@@ -309,6 +318,7 @@ impl Shared {
             exits: Mutex::default(),
             gates: Mutex::default(),
             spares: Mutex::default(),
+            waiting: Mutex::default(),
             children: Mutex::default(),
         };
         let in_use: Vec<PathBuf> =
@@ -530,23 +540,17 @@ impl Shared {
             }
         }
         let log = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(folder.join(LOG))?;
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        // The description waits in the socket for the sidecar; it is far smaller than any socket's buffer.
         let text = serde_json::to_vec(&order)?;
-        let handed: Vec<BorrowedFd<'_>> = handed.iter().map(AsFd::as_fd).collect();
-        ours.set_nonblocking(true)?;
-        crate::launch::send_descriptors(&ours, &text, &handed)?;
-        ours.shutdown(std::net::Shutdown::Write)?;
-        // The lock travels as descriptor 1: whoever holds that file open holds the lock, and nothing ever lies between
-        // the server's holding it and the sidecar's.
-        let child = Command::new(&self.lap_binary)
-            .arg("sidecar")
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(held))
-            .stderr(Stdio::from(log))
-            .spawn()?;
+        // The lock travels with the order: whoever holds that file open holds the lock, and so does the socket on the way.
+        // Nothing ever lies between the server's holding it and the sidecar's.
+        let with: Vec<BorrowedFd<'_>> =
+            [log.as_fd(), held.as_fd()].into_iter().chain(handed.iter().map(AsFd::as_fd)).collect();
+        let waiting = lock(&self.waiting).take();
+        // One that has died while it waited is no reason not to go on.
+        let (child, ours) = match waiting.and_then(|waiting| waiting.launch(&text, &with).ok()) {
+            Some(told) => told,
+            None => Waiting::start(&self.lap_binary)?.launch(&text, &with)?,
+        };
         let pid =
             i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process has a number");
         let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;

@@ -61,9 +61,9 @@ pub struct Started {
     _lock: OwnedFd,
 }
 
-/// The sidecar's whole beginning: reads what to launch from descriptor 0, launches it, drops its rights, answers.
+/// The sidecar's whole beginning: waits on descriptor 0 for what to launch, launches it, drops its rights, answers.
 ///
-/// To be called first thing in the process, before any thread. Afterwards descriptors 0 and 1 lead to /dev/null.
+/// To be called first thing in the process, before any thread. Afterwards descriptor 0 leads to /dev/null, 2 to the log.
 pub fn start_sidecar() -> Result<Started, LaunchError> {
     let mut server = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned().attempt("hold the server's socket")?);
     let result = start(&mut server);
@@ -87,18 +87,22 @@ enum Purpose {
 }
 
 fn start(server: &mut UnixStream) -> Result<(Started, Purpose), LaunchError> {
-    let lock = rustix::stdio::stdout().try_clone_to_owned().attempt("hold the lock")?;
-    let (mut text, mut handed) = receive(&*server).attempt("read what to launch")?;
+    // Whatever terminal or group the server belongs to, the sandbox outlives it.
+    let _ = rustix::process::setsid();
+    let (mut text, handed) = receive(&*server).attempt("read what to launch")?;
     server.read_to_end(&mut text).attempt("read what to launch")?;
+    let mut handed = handed.into_iter();
+    let (Some(log), Some(lock)) = (handed.next(), handed.next()) else {
+        return Err(io::Error::other("the server is gone")).attempt("read what to launch");
+    };
+    rustix::stdio::dup2_stderr(&log).attempt("take the log")?;
+    drop(log);
     let SidecarLaunch { launch: spec, boot_token, link, trial } =
         serde_json::from_slice(&text).map_err(LaunchError::Malformed)?;
     drop(text);
-    // Whatever terminal or group the server belongs to, the sandbox outlives it.
-    let _ = rustix::process::setsid();
     let null = std::fs::File::options().read(true).write(true).open("/dev/null").attempt("open /dev/null")?;
     rustix::stdio::dup2_stdin(&null).attempt("let go of the server's socket")?;
-    rustix::stdio::dup2_stdout(&null).attempt("let go of the lock's first descriptor")?;
-    let launched = launch(&spec, handed.pop())?;
+    let launched = launch(&spec, handed.next())?;
     let folder = link.parent().unwrap_or(Path::new("/"));
     let link = link.file_name().map(PathBuf::from).unwrap_or_default();
     confine_sidecar(&launched, folder)?;

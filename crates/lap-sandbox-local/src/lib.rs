@@ -26,6 +26,7 @@ mod seccomp;
 mod spec;
 mod sys;
 mod volume;
+mod waiting;
 
 pub use backend::{LocalBackend, LocalConfig, checks};
 pub use cgroup::{CgroupPlan, LimitHit, LimitWatch};
