@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lap_api::link::{FromGuest, GuestBoot, PROTOCOL, Report, ToGuest, Turn};
-use lap_link::{LinkError, MAX_FRAME_BYTES, Reader};
+use lap_link::{LinkError, MAX_FRAME_BYTES, Reader, Writer};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,13 +23,12 @@ const REMEMBERED_TURNS: usize = 4096;
 
 /// Serves one sandbox until the link ends; then everything it started is ended too.
 pub async fn run(link: UnixStream, layout: Layout) -> Result<(), LinkError> {
-    let (from, to) = link.into_split();
+    let (from, mut to) = link.into_split();
+    // The first order may be here already and take its time; the hello does not wait for it.
+    Writer::new(&mut to).send(&FromGuest::Hello { protocol: PROTOCOL }).await?;
     let (out, queue) = outbox::channel();
-    out.send(FromGuest::Hello { protocol: PROTOCOL }).await;
     let mut tasks = JoinSet::new();
     let mut delivery = tokio::spawn(outbox::deliver(queue, to));
-    // The hello goes out before the first order is read, which may be there already and take its time.
-    tokio::task::yield_now().await;
     let mut guest = Guest { layout, out, orders: None, turns: VecDeque::new() };
     let mut reader = Reader::new(from, MAX_FRAME_BYTES);
     let ended = loop {
