@@ -127,7 +127,7 @@ impl LapServer {
         std::fs::read_to_string(self.data_dir.join("serve.log")).unwrap_or_default()
     }
 
-    /// Deletes every session and agent and waits until no sandbox is left in the data folder.
+    /// Deletes every session and waits until no sandbox is left in the data folder.
     pub async fn delete_everything(&self) -> Result<(), String> {
         let client = self.client();
         let fault = |problem: lap_client::Error| problem.to_string();
