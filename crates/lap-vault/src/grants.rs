@@ -127,6 +127,7 @@ pub(crate) struct Open {
     pub path: u128,
     pub query: u128,
     pub body: u128,
+    pub ws: u128,
 }
 
 impl Table {
@@ -204,8 +205,21 @@ impl Table {
             mark(&mut open.path, Position::Path);
             mark(&mut open.query, Position::Query);
             mark(&mut open.body, Position::Body);
+            mark(&mut open.ws, Position::Ws);
         }
         open
+    }
+
+    /// Whether both open the same credentials, with the same values, at a destination.
+    pub fn same_at(&self, other: &Self, destination: &Destination<'_>) -> bool {
+        let open = |table: &Self| -> Vec<_> {
+            let at = |c: &Credential| {
+                let positions = c.scope.positions_at(destination)?;
+                Some((c.name.clone(), c.stub.clone(), c.secret.clone(), positions))
+            };
+            table.credentials.iter().filter_map(at).collect()
+        };
+        open(self) == open(other)
     }
 
     /// The credentials of the gateway.

@@ -28,6 +28,7 @@ mod substitute;
 mod tasks;
 mod tunnel;
 mod upstream;
+mod websocket;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -3,26 +3,22 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use lap_domain::credential::Destination;
 use lap_domain::egress::{Host, parse_authority};
 
 use crate::body::{Direction, Relay, SignedBody};
 use crate::connection::{Connection, Meant};
 use crate::grants::{Open, Table};
-use crate::needles::Replacer;
 use crate::record::{Exchange, redacted_path};
 use crate::refusal::Refusal;
 use crate::scrub::Care;
 use crate::upstream::{Answer, Place, UpstreamError};
-use crate::{Vault, gateway, route, scrub, substitute, tunnel};
+use crate::{Vault, gateway, route, scrub, substitute, websocket};
 
 /// Headers about one connection, which never go on to the next.
 const HOP_HEADERS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
@@ -63,19 +59,19 @@ struct Asked {
 }
 
 /// Everything about the way of a request.
-struct Way {
+pub(crate) struct Way {
     /// What the sandbox calls it; nothing else is said to it.
-    host: Host,
-    port: u16,
-    place: Place,
-    addresses: Vec<SocketAddr>,
-    uri: Uri,
-    authority: HeaderValue,
-    open: Open,
+    pub host: Host,
+    pub port: u16,
+    pub place: Place,
+    pub addresses: Vec<SocketAddr>,
+    pub uri: Uri,
+    pub authority: HeaderValue,
+    pub open: Open,
     /// Credentials swapped in so far.
-    swapped: u128,
+    pub swapped: u128,
     /// Credentials whose values are looked for in the answer.
-    scrubbed: u128,
+    pub scrubbed: u128,
 }
 
 async fn proceed(
@@ -95,7 +91,7 @@ async fn proceed(
         return Err(Refusal::bad_request("CONNECT is for the explicit proxy; here it would lead around the vault."));
     }
     let table = vault.table()?;
-    let upgrade = take_upgrade(connection, &mut request)?;
+    let upgrade = websocket::take(connection, &mut request)?;
     check_framing(&request)?;
     strip_hop_headers(request.headers_mut(), matches!(connection.meant, Meant::Each));
     let way = if asked.host.name() == Some(gateway::NAME) {
@@ -105,7 +101,7 @@ async fn proceed(
     };
     exchange.add_swapped(way.swapped, &table);
     match upgrade {
-        Some(upgrade) => open_websocket(vault, &table, way, request, upgrade, exchange).await,
+        Some(upgrade) => websocket::open(vault, &table, way, request, upgrade, exchange).await,
         None => forward(vault, &table, way, request, exchange).await,
     }
 }
@@ -335,7 +331,13 @@ async fn forward(
     Ok(Response::from_parts(head, body.counted(exchange.clone(), Direction::In)))
 }
 
-fn assemble(method: Method, uri: Uri, authority: HeaderValue, mut headers: HeaderMap, body: Relay) -> Request<Relay> {
+pub(crate) fn assemble(
+    method: Method,
+    uri: Uri,
+    authority: HeaderValue,
+    mut headers: HeaderMap,
+    body: Relay,
+) -> Request<Relay> {
     headers.insert(HOST, authority);
     let mut request = Request::new(body);
     *request.method_mut() = method;
@@ -345,7 +347,7 @@ fn assemble(method: Method, uri: Uri, authority: HeaderValue, mut headers: Heade
 }
 
 /// Codings below the chunks stay packed when the chunks are taken away, so nobody could search what is in them.
-fn check_codings_of_answer(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(crate) fn check_codings_of_answer(headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.get_all(TRANSFER_ENCODING).iter().all(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked")) {
         return Ok(());
     }
@@ -356,7 +358,7 @@ fn check_codings_of_answer(headers: &HeaderMap) -> Result<(), Refusal> {
     ))
 }
 
-fn clean_answer(table: &Table, scrubbed: u128, head: &mut http::response::Parts) {
+pub(crate) fn clean_answer(table: &Table, scrubbed: u128, head: &mut http::response::Parts) {
     head.version = Version::HTTP_11;
     // Among them is the reason beside the status: text of the server that nobody needs.
     head.extensions.clear();
@@ -372,7 +374,7 @@ fn clean_answer(table: &Table, scrubbed: u128, head: &mut http::response::Parts)
     }
 }
 
-fn broken(host: &Host, port: u16, error: &UpstreamError) -> Refusal {
+pub(crate) fn broken(host: &Host, port: u16, error: &UpstreamError) -> Refusal {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = match error {
         UpstreamError::Http(error) => Some(error),
         _ => None,
@@ -396,95 +398,4 @@ fn broken(host: &Host, port: u16, error: &UpstreamError) -> Refusal {
         };
     }
     Refusal::upstream(host, port, error)
-}
-
-/// A WebSocket that waits for the server's consent.
-struct Upgrade {
-    inside: hyper::upgrade::OnUpgrade,
-}
-
-/// Takes the wish for a WebSocket out of a request. Wishes for anything else (h2c among them) are not passed on.
-fn take_upgrade(connection: &Connection, request: &mut Request<Incoming>) -> Result<Option<Upgrade>, Refusal> {
-    let wanted = request.headers().get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if !wanted || request.version() != Version::HTTP_11 || request.method() != Method::GET {
-        return Ok(None);
-    }
-    if matches!(connection.meant, Meant::Each) {
-        return Err(Refusal::bad_request("WebSockets through the proxy need CONNECT."));
-    }
-    Ok(Some(Upgrade { inside: hyper::upgrade::on(request) }))
-}
-
-async fn open_websocket(
-    vault: &Arc<Vault>,
-    table: &Arc<Table>,
-    way: Way,
-    request: Request<Incoming>,
-    upgrade: Upgrade,
-    exchange: &Arc<Exchange>,
-) -> Result<Response<Relay>, Refusal> {
-    let Way { host, port, mut place, addresses, uri, authority, open: _, swapped, scrubbed } = way;
-    if host.name() == Some(gateway::NAME) {
-        return Err(Refusal::new(
-            StatusCode::FORBIDDEN,
-            "gateway_route",
-            "The gateway's model routes are not WebSockets.",
-        ));
-    }
-    place.h2 = false;
-    let (mut parts, _) = request.into_parts();
-    // A server that does not consent answers like any other.
-    let care = if swapped != 0 { Care::Strict } else { Care::Lenient };
-    if care == Care::Strict {
-        scrub::prepare(&mut parts.headers);
-    }
-    // Packed frames could not be searched.
-    parts.headers.remove(http::header::SEC_WEBSOCKET_EXTENSIONS);
-    parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    let request = assemble(parts.method.clone(), uri, authority, parts.headers, Relay::empty());
-    let answer =
-        vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
-    let Answer { mut response, lease } = answer;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (mut head, body) = response.into_parts();
-        check_codings_of_answer(&head.headers)?;
-        clean_answer(table, scrubbed, &mut head);
-        let mut body = scrub::body(table, scrubbed, care, &parts.method, head.status, &mut head.headers, body)?;
-        if let Some(lease) = lease {
-            body = body.leasing(lease);
-        }
-        return Ok(Response::from_parts(head, body.counted(exchange.clone(), Direction::In)));
-    }
-    let websocket = response.headers().get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if !websocket || response.headers().contains_key(http::header::SEC_WEBSOCKET_EXTENSIONS) {
-        return Err(Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "upstream",
-            format!("{host}:{port} switched to something that was not asked for."),
-        ));
-    }
-    let outside = hyper::upgrade::on(&mut response);
-    if let Some(lease) = lease {
-        lease.detach(&vault.tasks);
-    }
-    let (mut head, _) = response.into_parts();
-    clean_answer(table, scrubbed, &mut head);
-    head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    // Frames from the server are not masked, so a value that becomes a stub of the same length leaves them whole.
-    let even = table.secrets.evenly(scrubbed);
-    let scrub = (even != 0).then(|| Replacer::new(table.secrets.clone(), even));
-    let (exchange, task) = (exchange.clone(), vault.clone());
-    vault.tasks.spawn(async move {
-        let spliced = async {
-            let (Ok(inside), Ok(outside)) = tokio::join!(upgrade.inside, outside) else { return };
-            let _ = tunnel::splice(&mut TokioIo::new(inside), &mut TokioIo::new(outside), &exchange, scrub).await;
-        };
-        tokio::select! {
-            () = spliced => {}
-            () = task.closed(&host, port) => {}
-        }
-    });
-    Ok(Response::from_parts(head, Relay::empty()))
 }

@@ -1,16 +1,15 @@
-//! Bytes both ways: tunnels to ports the operator of the agent named, and WebSockets after their handshake.
+//! Bytes both ways: tunnels to ports that the allow list names.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use lap_domain::egress::Host;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::Vault;
-use crate::needles::{PAUSE, Release, Replacer};
 use crate::record::Exchange;
 use crate::refusal::Refusal;
 use crate::wire::{PATIENCE, Speaks, Wire};
@@ -75,7 +74,7 @@ async fn carry(
     exchange: &Exchange,
 ) -> Result<(), Refusal> {
     tokio::select! {
-        _ = splice(wire, upstream, exchange, None) => Ok(()),
+        _ = splice(wire, upstream, exchange) => Ok(()),
         () = vault.closed(host, port) => Err(Refusal::new(
             http::StatusCode::FORBIDDEN,
             "denied",
@@ -94,55 +93,33 @@ fn not_http(host: &Host, port: u16) -> Refusal {
     )
 }
 
-/// Copies both ways until both sides are done or one fails. What comes back may be searched, where no length changes.
-pub(crate) async fn splice<A, B>(
-    inside: &mut A,
-    outside: &mut B,
-    exchange: &Exchange,
-    scrub: Option<Replacer>,
-) -> io::Result<()>
+/// Copies both ways until both sides are done or one fails.
+async fn splice<A, B>(inside: &mut A, outside: &mut B, exchange: &Exchange) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let (inside_read, inside_write) = tokio::io::split(inside);
     let (outside_read, outside_write) = tokio::io::split(outside);
-    let up = copy(inside_read, outside_write, &exchange.bytes_out, None);
-    let down = copy(outside_read, inside_write, &exchange.bytes_in, scrub);
+    let up = copy(inside_read, outside_write, &exchange.bytes_out);
+    let down = copy(outside_read, inside_write, &exchange.bytes_in);
     tokio::try_join!(up, down).map(|_| ())
 }
 
-async fn copy<R, W>(mut from: R, mut to: W, counter: &AtomicU64, mut scrub: Option<Replacer>) -> io::Result<()>
+async fn copy<R, W>(mut from: R, mut to: W, counter: &AtomicU64) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut buf = BytesMut::new();
+    let mut buf = BytesMut::with_capacity(PIECE);
     loop {
-        buf.reserve(PIECE);
-        let read = from.read_buf(&mut buf);
-        let n = match &mut scrub {
-            Some(replacer) if replacer.can_relax(Release::Little) => match tokio::time::timeout(PAUSE, read).await {
-                Ok(read) => read?,
-                Err(_) => {
-                    to.write_all(&replacer.relax(Release::Little)).await?;
-                    to.flush().await?;
-                    continue;
-                }
-            },
-            _ => read.await?,
-        };
-        let piece: Bytes = buf.split().freeze();
-        let piece = match &mut scrub {
-            Some(replacer) if n == 0 => replacer.finish(),
-            Some(replacer) => replacer.feed(piece),
-            None => piece,
-        };
-        to.write_all(&piece).await?;
-        to.flush().await?;
-        counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        buf.clear();
+        let n = from.read_buf(&mut buf).await?;
         if n == 0 {
             return to.shutdown().await;
         }
+        to.write_all(&buf).await?;
+        to.flush().await?;
+        counter.fetch_add(n as u64, Ordering::Relaxed);
     }
 }

@@ -58,7 +58,12 @@ pub struct Upstream {
     /// Lines for `/sse`.
     pub sse: Arc<tokio::sync::Mutex<mpsc::Receiver<String>>>,
     pub sse_feed: mpsc::Sender<String>,
+    /// The server's end of every WebSocket, after its handshake.
+    pub websockets: Arc<tokio::sync::Mutex<mpsc::Receiver<Websocket>>>,
+    websockets_in: mpsc::Sender<Websocket>,
 }
+
+pub type Websocket = TokioIo<hyper::upgrade::Upgraded>;
 
 pub const NAMES: [&str; 4] = ["api.test", "other.test", "evil.test", "gw.test"];
 
@@ -87,6 +92,7 @@ pub async fn upstream() -> Upstream {
     let tls = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (sse_feed, sse) = mpsc::channel(16);
+    let (websockets_in, websockets) = mpsc::channel(4);
     let upstream = Upstream {
         tls: tls.local_addr().unwrap(),
         plain: plain.local_addr().unwrap(),
@@ -95,6 +101,8 @@ pub async fn upstream() -> Upstream {
         connections: Arc::default(),
         sse: Arc::new(tokio::sync::Mutex::new(sse)),
         sse_feed,
+        websockets: Arc::new(tokio::sync::Mutex::new(websockets)),
+        websockets_in,
     };
     let state = upstream.clone();
     tokio::spawn(async move {
@@ -225,15 +233,9 @@ async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Bod
             let Some(upgrade) = upgrade else {
                 return Response::builder().status(426).body(full("no upgrade")).unwrap();
             };
+            let websockets = state.websockets_in.clone();
             tokio::spawn(async move {
-                let mut io = TokioIo::new(upgrade.await.unwrap());
-                io.write_all(auth.as_bytes()).await.unwrap();
-                let mut buf = [0; 64];
-                while let Ok(n) = io.read(&mut buf).await {
-                    if n == 0 || io.write_all(&buf[..n]).await.is_err() {
-                        break;
-                    }
-                }
+                let _ = websockets.send(TokioIo::new(upgrade.await.unwrap())).await;
             });
             Response::builder()
                 .status(StatusCode::SWITCHING_PROTOCOLS)
