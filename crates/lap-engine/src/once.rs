@@ -1,5 +1,5 @@
 //! Requests with an `Idempotency-Key`: of several with the same key one runs, and the others learn what came of it. Of a
-//! request only a hash is kept, of its outcome only the id of what it made.
+//! request only a keyed hash is kept, of its outcome only the id of what it made.
 
 use lap_domain::time::Timestamp;
 use lap_store::{Begun, IdempotencyGuard, KeptAnswer};
@@ -28,8 +28,8 @@ impl Engine {
     pub async fn once(&self, scope: &str, request: &Idempotency) -> Result<Once, EngineError> {
         let Timestamp(now) = now();
         self.inner.store.prune_idempotency(Timestamp(now - KEPT_MS)).await?;
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &request.body);
-        Ok(match self.inner.store.begin_idempotent(scope, &request.key, hash.as_ref()).await? {
+        let hash = self.inner.store.hmac(&request.body);
+        Ok(match self.inner.store.begin_idempotent(scope, &request.key, &hash).await? {
             Begun::First(guard) => Once::First(FirstRun(guard)),
             Begun::Repeat(KeptAnswer { status: _, body: id }) => Once::Repeat(id),
         })

@@ -89,7 +89,7 @@ impl Engine {
         let row = self.inner.store.session(session).await?;
         let idempotency = turn.idempotency.as_ref().map(|given| lap_store::Idempotency {
             key: given.key.clone(),
-            body_hmac: aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &given.body).as_ref().to_vec(),
+            body_hmac: self.inner.store.hmac(&given.body),
         });
         let new = stored_turn(session, &turn.text, turn.attachments, idempotency, row.title_preview.is_none(), now());
         let (id, newest) = (new.id.clone(), self.inner.store.event_bounds(session).await?.newest);

@@ -560,6 +560,46 @@ fn open_env(key: &EncryptionKey, agent: &AgentId, sealed: &[u8]) -> Result<BTree
     Ok(values.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
 }
 
+/// Encrypts what agents keep secret again with another key, row by row: contents of files can be large.
+pub(crate) async fn seal_again(
+    db: &mut SqliteConnection,
+    old: &EncryptionKey,
+    new: &EncryptionKey,
+    count: &mut impl FnMut(u64),
+) -> Result<(), StoreError> {
+    for agent in sqlx::query_scalar!("SELECT id FROM agents WHERE env_vars IS NOT NULL").fetch_all(&mut *db).await? {
+        let sealed =
+            sqlx::query_scalar!("SELECT env_vars FROM agents WHERE id = ?1", agent).fetch_one(&mut *db).await?;
+        let Some(sealed) = sealed else { continue };
+        let sealed = new.seal(&env_place(&agent), old.open(&env_place(&agent), &sealed)?.expose());
+        sqlx::query!("UPDATE agents SET env_vars = ?2 WHERE id = ?1", agent, sealed).execute(&mut *db).await?;
+        count(1);
+    }
+    for row in sqlx::query!("SELECT agent_id, position FROM agent_files").fetch_all(&mut *db).await? {
+        let (agent, position) = (row.agent_id, row.position);
+        let number = position.to_string();
+        let place = file_place(&agent, &number);
+        let sealed = sqlx::query_scalar!(
+            "SELECT content FROM agent_files WHERE agent_id = ?1 AND position = ?2",
+            agent,
+            position
+        )
+        .fetch_one(&mut *db)
+        .await?;
+        let sealed = new.seal(&place, old.open(&place, &sealed)?.expose());
+        sqlx::query!(
+            "UPDATE agent_files SET content = ?3 WHERE agent_id = ?1 AND position = ?2",
+            agent,
+            position,
+            sealed
+        )
+        .execute(&mut *db)
+        .await?;
+        count(1);
+    }
+    Ok(())
+}
+
 /// A pattern that finds `search` anywhere; the text's own wildcards mean themselves.
 fn like_pattern(search: &str) -> String {
     let escaped = search.to_lowercase().replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");

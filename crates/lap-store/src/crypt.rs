@@ -14,10 +14,34 @@ const VERSION: u8 = 1;
 const KEY_ID_LEN: usize = 4;
 const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
 
+/// Tells one key from another and says nothing about either. Every sealed value begins with that of its key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyId([u8; KEY_ID_LEN]);
+
+impl std::fmt::Display for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// The key a sealed value was made with; none for bytes that are no sealed value.
+pub(crate) fn sealed_with(sealed: &[u8]) -> Option<KeyId> {
+    let (header, _) = sealed.split_at_checked(HEADER_LEN)?;
+    let (version, rest) = header.split_first()?;
+    let id = rest.first_chunk::<KEY_ID_LEN>()?;
+    (*version == VERSION).then_some(KeyId(*id))
+}
+
 /// The key everything secret is encrypted with. Printed as `***`.
 #[derive(Clone)]
 pub struct EncryptionKey {
-    id: [u8; KEY_ID_LEN],
+    id: KeyId,
     key: Arc<LessSafeKey>,
 }
 
@@ -36,7 +60,17 @@ impl EncryptionKey {
         let mut id = [0; KEY_ID_LEN];
         id.copy_from_slice(&hash.finish().as_ref()[..KEY_ID_LEN]);
         let key = UnboundKey::new(&AES_256_GCM, bytes).expect("32 bytes are what AES-256 takes");
-        Self { id, key: Arc::new(LessSafeKey::new(key)) }
+        Self { id: KeyId(id), key: Arc::new(LessSafeKey::new(key)) }
+    }
+
+    /// Which key this is.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// How each value that this key sealed begins.
+    pub(crate) fn mark(&self) -> Vec<u8> {
+        [&[VERSION], self.id.0.as_slice()].concat()
     }
 
     /// Encrypts `plain` for `place`.
@@ -50,7 +84,7 @@ impl EncryptionKey {
             .expect("the value is far below the cipher's limit");
         let mut sealed = Vec::with_capacity(HEADER_LEN + body.len());
         sealed.push(VERSION);
-        sealed.extend_from_slice(&self.id);
+        sealed.extend_from_slice(&self.id.0);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(&body);
         sealed
@@ -60,15 +94,11 @@ impl EncryptionKey {
     pub(crate) fn open(&self, place: &Place<'_>, sealed: &[u8]) -> Result<Secret<Vec<u8>>, StoreError> {
         let unreadable = || StoreError::Corrupt(format!("{}.{} does not decrypt", place.table, place.column));
         let (header, body) = sealed.split_at_checked(HEADER_LEN).ok_or_else(unreadable)?;
-        let (version, rest) = header.split_at(1);
-        let (key_id, nonce) = rest.split_at(KEY_ID_LEN);
-        if version != [VERSION] {
-            return Err(unreadable());
+        let needed = sealed_with(sealed).ok_or_else(unreadable)?;
+        if needed != self.id {
+            return Err(StoreError::WrongKey { given: self.id, needed });
         }
-        if key_id != self.id {
-            return Err(StoreError::WrongKey);
-        }
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| unreadable())?;
+        let nonce = Nonce::try_assume_unique_for_key(&header[1 + KEY_ID_LEN..]).map_err(|_| unreadable())?;
         let mut body = body.to_vec();
         let length =
             self.key.open_in_place(nonce, Aad::from(place.bytes()), &mut body).map_err(|_| unreadable())?.len();

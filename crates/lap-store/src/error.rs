@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use lap_domain::session::{IllegalTransition, SessionState};
 
+use crate::crypt::KeyId;
+
 /// A refusal or a fault of the store. Whenever a call returns one, nothing of that call was stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -45,9 +47,20 @@ pub enum StoreError {
     /// Something with this name exists.
     #[error("there is already {0}")]
     Conflict(String),
-    /// The encryption key is not the one the database was written with.
-    #[error("the encryption key does not fit this database: it was written with another one")]
-    WrongKey,
+    /// The encryption key is not the one the value was written with.
+    #[error("the encryption key {given} does not fit: the database was written with key {needed}")]
+    WrongKey {
+        /// The key at hand.
+        given: KeyId,
+        /// The key it takes.
+        needed: KeyId,
+    },
+    /// A rotation would have left values behind that only the old key opens. Nothing was changed.
+    #[error("{place} holds values that this program does not know how to encrypt again")]
+    NotRotated {
+        /// Table and column.
+        place: String,
+    },
     /// A row says something this program cannot read.
     #[error("the database holds something unreadable: {0}")]
     Corrupt(String),

@@ -19,6 +19,7 @@ mod messages;
 mod meta;
 mod numbers;
 mod records;
+mod rotate;
 mod sessions;
 mod turns;
 mod wake;
@@ -32,7 +33,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{Sqlite, Transaction};
 
 pub use agents::{AgentFilter, AgentRow, AgentSort, Order};
-pub use crypt::EncryptionKey;
+pub use crypt::{EncryptionKey, KeyId};
 pub use error::StoreError;
 pub use events::{Event, EventBody, EventBounds};
 pub use idempotency::{Begun, IdempotencyGuard, KeptAnswer};
@@ -40,6 +41,7 @@ pub use lock::{DataLock, LockError};
 pub use log::{Appended, LogItem, Write};
 pub use messages::StoredMessage;
 pub use records::{EgressLine, EgressRecord};
+pub use rotate::{key_of, rotate};
 pub use sessions::{Counts, NewSession, SessionFilter};
 pub use turns::{Idempotency, NewTurn, TurnRecord};
 
@@ -73,6 +75,7 @@ struct Shared {
     writer: SqlitePool,
     readers: SqlitePool,
     key: EncryptionKey,
+    hmac_key: aws_lc_rs::hmac::Key,
     wakers: wake::Wakers,
     running: idempotency::Running,
 }
@@ -108,11 +111,12 @@ impl Store {
             .connect_with(options.read_only(true))
             .await
             .map_err(StoreError::Unavailable)?;
-        let shared =
-            Shared { writer, readers, key, wakers: wake::Wakers::default(), running: idempotency::Running::default() };
-        let store = Self { shared: Arc::new(shared) };
-        store.check_key().await?;
-        Ok(store)
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        meta::check_key(&mut tx, &key).await?;
+        let hmac_key = meta::hmac_key(&mut tx, &key).await?;
+        tx.commit().await?;
+        let (wakers, running) = (wake::Wakers::default(), idempotency::Running::default());
+        Ok(Self { shared: Arc::new(Shared { writer, readers, key, hmac_key, wakers, running }) })
     }
 
     /// Finishes what is under way and closes the files. Calls afterwards are `Unavailable`.

@@ -79,7 +79,7 @@ pub struct ServeArgs {
 }
 
 /// A secret from the environment; there is no flag for one, since command lines can be read by others.
-fn secret(name: &str) -> Option<Secret> {
+pub fn secret(name: &str) -> Option<Secret> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret::new)
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use lap_domain::secret::Secret;
+use lap_store::{EncryptionKey, KeyId};
 
 /// A key and whether it was made just now.
 pub struct Key {
@@ -26,18 +27,50 @@ pub fn master(data_dir: &Path, given: Option<Secret>) -> io::Result<Key> {
     }
 }
 
-/// 32 bytes that everything secret in the database is encrypted with: given as 64 hexadecimal digits, or kept in the data
-/// folder, made if there are none.
-pub fn encryption(data_dir: &Path, given: Option<Secret>) -> io::Result<[u8; 32]> {
+/// File of the key that everything secret in the database is encrypted with.
+pub fn encryption_key_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("encryption.key")
+}
+
+/// File of the key that is to follow it, while the database is being encrypted again.
+fn next_key_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("encryption.next.key")
+}
+
+/// The key that everything secret in the database is encrypted with: given as 64 hexadecimal digits, or kept in the data
+/// folder, made if there is none.
+pub fn encryption(data_dir: &Path, given: Option<Secret>) -> io::Result<EncryptionKey> {
     let text = match given {
         Some(value) => value,
-        None => kept(&data_dir.join("encryption.key"), || hex(&random()))?.value,
+        None => kept(&encryption_key_file(data_dir), || hex(&random()))?.value,
     };
     encryption_key(&text)
 }
 
-/// The bytes that an encryption key's digits stand for.
-pub fn encryption_key(text: &Secret) -> io::Result<[u8; 32]> {
+/// The key that is to follow: made and kept, or the one an interrupted rotation left.
+pub fn next_encryption(data_dir: &Path) -> io::Result<EncryptionKey> {
+    encryption_key(&kept(&next_key_file(data_dir), || hex(&random()))?.value)
+}
+
+/// Puts the next key in the place of the old one if the database was written with it already, as after a rotation that was
+/// killed before its last step. True when there was something to do.
+pub fn finish_rotation(data_dir: &Path, written_with: Option<KeyId>) -> io::Result<bool> {
+    let next = next_key_file(data_dir);
+    let key = match read(&next) {
+        Ok(text) => encryption_key(&text)?,
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(problem) => return Err(problem),
+    };
+    if written_with != Some(key.id()) {
+        return Ok(false);
+    }
+    std::fs::rename(&next, encryption_key_file(data_dir))?;
+    std::fs::File::open(data_dir)?.sync_all()?;
+    Ok(true)
+}
+
+/// The key that these digits stand for.
+pub fn encryption_key(text: &Secret) -> io::Result<EncryptionKey> {
     let digits = text.expose().trim();
     let bad = || io::Error::new(io::ErrorKind::InvalidData, "the encryption key is not 64 hexadecimal digits");
     if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -48,7 +81,7 @@ pub fn encryption_key(text: &Secret) -> io::Result<[u8; 32]> {
         let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
         *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
     }
-    Ok(key)
+    Ok(EncryptionKey::new(&key))
 }
 
 /// The content of a key file, written first if it does not exist. Written beside and linked into place, so that a crash

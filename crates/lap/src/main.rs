@@ -2,6 +2,7 @@
 //!
 //! Roles inside and beside a sandbox come first: they must run before anything else has been set up.
 
+mod admin;
 mod client;
 mod config;
 mod doctor;
@@ -44,6 +45,7 @@ fn program() -> clap::Command {
             harness::HarnessArgs::augment_args,
             "Install and list the programs that are the agents",
         ))
+        .subcommand(own("admin", admin::AdminArgs::augment_args, "Look after the server's data folder"))
 }
 
 fn main() -> ExitCode {
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         match matches.subcommand_name() {
             Some("serve") => serve::run(parsed(&mut matches)).await,
             Some("doctor") => doctor::run(parsed(&mut matches)).await,
+            Some("admin") => admin::run(parsed(&mut matches)).await,
             Some("harness") => harness::run(parsed(&mut matches)).await,
             Some(_) => {
                 let command = CliCommand::from_arg_matches(&matches).unwrap_or_else(|problem| problem.exit());

@@ -11,7 +11,7 @@ use lap_engine::Engine;
 use lap_sandbox::{Check, Outcome};
 use lap_sandbox_local::{LocalBackend, LocalConfig};
 use lap_server::ServerConfig;
-use lap_store::{DataLock, EncryptionKey, Store};
+use lap_store::{DataLock, Store};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,11 @@ pub fn local_config(data_dir: &Path) -> io::Result<LocalConfig> {
     })
 }
 
+/// The database in the data folder.
+pub fn database(data_dir: &Path) -> PathBuf {
+    data_dir.join("lap.db")
+}
+
 async fn serve(config: ServeConfig) -> Result<(), String> {
     let ServeConfig { data_dir, listen, master_key, encryption_key, engine } = config;
     // From here on a signal ends the server in good order.
@@ -63,9 +68,15 @@ async fn serve(config: ServeConfig) -> Result<(), String> {
     let _lock = DataLock::acquire(&data_dir).map_err(|problem| chain(&problem))?;
     let master =
         keys::master(&data_dir, master_key).map_err(|cause| format!("could not use the master key: {cause}"))?;
+    let database = database(&data_dir);
+    if encryption_key.is_none() {
+        let written_with = lap_store::key_of(&database).await.map_err(|problem| chain(&problem))?;
+        keys::finish_rotation(&data_dir, written_with)
+            .map_err(|cause| format!("could not finish the rotation of the encryption key: {cause}"))?;
+    }
     let encryption = keys::encryption(&data_dir, encryption_key)
         .map_err(|cause| format!("could not use the encryption key: {cause}"))?;
-    let store = Store::open(&data_dir.join("lap.db"), EncryptionKey::new(&encryption)).await;
+    let store = Store::open(&database, encryption).await;
     let store = store.map_err(|problem| format!("could not open the database: {}", chain(&problem)))?;
     // The address is taken before anything that others can see is started.
     let listener = TcpListener::bind(listen).await.map_err(|cause| {

@@ -38,6 +38,10 @@ fn every_changed_byte_is_noticed() {
 fn another_key_is_told_from_damage() {
     let sealed = EncryptionKey::new(&[7; 32]).seal(&place("a", ""), b"value");
     let other = EncryptionKey::new(&[8; 32]);
-    assert!(matches!(other.open(&place("a", ""), &sealed), Err(StoreError::WrongKey)));
+    let problem = other.open(&place("a", ""), &sealed).expect_err("another key");
+    assert!(matches!(problem, StoreError::WrongKey { .. }));
+    let (given, needed) = (other.id().to_string(), EncryptionKey::new(&[7; 32]).id().to_string());
+    let text = problem.to_string();
+    assert!(text.contains(&given) && text.contains(&needed) && given != needed, "{text}");
     assert_eq!(format!("{other:?}"), "EncryptionKey(***)");
 }

@@ -5,6 +5,7 @@ mod events;
 mod idempotency;
 mod kit;
 mod log;
+mod rotate;
 mod safety;
 mod sessions;
 mod turns;

@@ -71,7 +71,7 @@ async fn a_wrong_key_is_refused_at_the_door() {
     let kit = Kit::with_agent().await;
     kit.store.close().await;
     let wrong = Store::open(&kit.database(), EncryptionKey::new(&[2; 32])).await;
-    assert!(matches!(wrong, Err(StoreError::WrongKey)));
+    assert!(matches!(wrong, Err(StoreError::WrongKey { .. })));
     let right = open(&kit.database(), 1).await;
     assert_eq!(right.agent(&aid("a1")).await.expect("reads"), agent("a1"));
     assert!(matches!(kit.store.ping().await, Err(StoreError::Unavailable(_))), "the closed one says so");

@@ -33,5 +33,23 @@ fn an_encryption_key_is_64_digits() {
     check(&"a1".repeat(31), false);
     check(&"zz".repeat(32), false);
     check(&"é".repeat(32), false);
-    assert_eq!(encryption(folder.path(), None).expect("made"), encryption(folder.path(), None).expect("read"));
+    let key = || encryption(folder.path(), None).expect("made or read").id();
+    assert_eq!(key(), key());
+}
+
+#[test]
+fn the_next_key_takes_its_place_when_the_database_has_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = || encryption(folder.path(), None).expect("kept").id();
+    let old = key();
+    assert!(!finish_rotation(folder.path(), Some(old)).expect("nothing to do"));
+    let next = next_encryption(folder.path()).expect("made").id();
+    assert_eq!(next_encryption(folder.path()).expect("kept").id(), next, "what was begun goes on");
+    for written_with in [None, Some(old)] {
+        assert!(!finish_rotation(folder.path(), written_with).expect("too early"));
+        assert_eq!(key(), old);
+    }
+    assert!(finish_rotation(folder.path(), Some(next)).expect("finished"));
+    assert_eq!(key(), next);
+    assert!(!finish_rotation(folder.path(), Some(next)).expect("finished before"));
 }
