@@ -294,6 +294,24 @@ pub struct HarnessLaunch {
     pub skills_dir: String,
     /// Files the harness needs before its first start.
     pub files: Vec<HarnessFile>,
+    /// How its own terminal program is started; none where it has none.
+    #[serde(default)]
+    pub tui: Option<TuiLaunch>,
+}
+
+/// How a harness's own terminal program goes on with a conversation. `{conversation}`, `{address}` and `{password}` in
+/// arguments and values are filled in by the adapter, which also adds what both faces share: model, prompt, MCP servers, permissions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TuiLaunch {
+    /// Arguments for a conversation without a first message.
+    pub args: Vec<String>,
+    /// Arguments for one that has begun.
+    pub resume_args: Vec<String>,
+    /// Beside the harness's own.
+    pub env: BTreeMap<String, String>,
+    /// True: it joins the program that takes messages. False: only one of the two may have the conversation, so that one
+    /// ends before the other starts.
+    pub joins: bool,
 }
 
 /// A file of the harness's own in the home folder.

@@ -77,6 +77,14 @@ fn inject(layout: &Layout, boot: &GuestBoot, in_repo: bool) -> Result<(), Failur
         let target = Target::parse(layout, path)?;
         if target.in_repo(layout) == in_repo { target.write(content) } else { Ok(()) }
     };
+    // The harness's own come first: an agent may bring its own instead.
+    for HarnessFile { path, content } in &boot.harness.files {
+        let content = match content {
+            HarnessFileContent::Text(text) => Content::Bytes(text.as_bytes()),
+            HarnessFileContent::Link(to) => Content::Link(to),
+        };
+        write(path, &content)?;
+    }
     for SandboxFile { name, sandbox_path, content, .. } in &boot.files {
         let bytes = STANDARD
             .decode(content.as_deref().unwrap_or_default())
@@ -86,13 +94,6 @@ fn inject(layout: &Layout, boot: &GuestBoot, in_repo: bool) -> Result<(), Failur
     for SkillFile { slug, content } in &boot.skills {
         let path = format!("{}/{slug}/SKILL.md", boot.harness.skills_dir.trim_end_matches('/'));
         write(&path, &Content::Bytes(content.as_bytes()))?;
-    }
-    for HarnessFile { path, content } in &boot.harness.files {
-        let content = match content {
-            HarnessFileContent::Text(text) => Content::Bytes(text.as_bytes()),
-            HarnessFileContent::Link(to) => Content::Link(to),
-        };
-        write(path, &content)?;
     }
     Ok(())
 }

@@ -4,8 +4,12 @@
 //! An adapter runs one turn at a time, at most once each; it answers every turn with exactly one `turn_completed` or
 //! `turn_failed`, and it never sends a turn again that may have reached the model.
 
+mod answer;
+mod claude;
 mod opencode;
+mod program;
 mod shell;
+mod talk;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,6 +42,8 @@ pub(crate) enum Order {
 /// A harness on its way up.
 pub(crate) enum Harness {
     Opencode(Box<opencode::Starting>),
+    /// Looks at the working tree when it starts, so it starts when there is one.
+    Claude,
     Shell,
 }
 
@@ -48,6 +54,7 @@ pub(crate) fn start(setting: &Setting, out: &Outbox) -> Result<Harness, Failure>
         "opencode-serve" => {
             opencode::Starting::spawn(setting, out).map(|starting| Harness::Opencode(Box::new(starting)))
         }
+        "claude-stream-json" => Ok(Harness::Claude),
         "shell" => Ok(Harness::Shell),
         other => Err(Failure::new("harness_unknown", format!("this guest has no adapter `{other}`"))),
     }
@@ -64,6 +71,7 @@ impl Harness {
         let orders = Orders { from: orders, waiting: VecDeque::new(), unsaid: VecDeque::new(), out: out.clone() };
         match self {
             Self::Opencode(starting) => opencode::serve(*starting, setting, orders, out).await,
+            Self::Claude => talk::serve::<claude::Claude>(setting, orders, out).await,
             Self::Shell => shell::serve(setting, orders, out).await,
         }
     }
@@ -152,4 +160,20 @@ pub(crate) fn time(ms: i64) -> String {
 /// The present, in Unix milliseconds.
 pub(crate) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
+}
+
+/// A random UUID.
+fn uuid() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    random(&mut bytes)?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
+
+/// Fills the bytes with randomness of the kernel.
+fn random(bytes: &mut [u8]) -> std::io::Result<()> {
+    let filled = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
+    if filled == bytes.len() { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }

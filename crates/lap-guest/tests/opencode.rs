@@ -2,69 +2,14 @@
 
 mod kit;
 
-use kit::{Guest, answer, boot, failure, git, phases, said, text};
+use kit::{Guest, answer, boot, failure, git, harness_session, phases, said, text, tools};
 use lap_api::event::DeltaKind;
-use lap_api::link::{GuestBoot, HarnessFileContent, HarnessLaunch, Report, SkillFile, ToGuest};
-use lap_api::message::{Attachment, ToolCall};
-use lap_test::ca::TestCa;
+use lap_api::link::{GuestBoot, Report, SkillFile, ToGuest};
+use lap_api::message::Attachment;
 use lap_test::gateway::Gateway;
 
-/// A guest and a gateway, and the boot that joins them.
 async fn place() -> (Guest, Gateway, GuestBoot) {
-    let gateway = Gateway::start(&TestCa::new("test authority")).await;
-    let guest = Guest::start().await;
-    let boot = GuestBoot {
-        prompt: Some("You are the LAP test agent.".to_owned()),
-        gateway_url: gateway.http_url(),
-        gateway_key: gateway.key().to_owned(),
-        model: "anthropic/claude-test".to_owned(),
-        harness: launch().await,
-        ..boot()
-    };
-    (guest, gateway, boot)
-}
-
-/// opencode as it is launched in a sandbox, with the paths of its installation outside of one.
-async fn launch() -> HarnessLaunch {
-    let data_dir = lap_test::harness::opencode_data_dir().await;
-    let harness = lap_harness::find("opencode").expect("it is known");
-    let folder = harness.folder(&data_dir).expect("it has an installation").display().to_string();
-    let outside = |path: &str| path.replacen("/opt/lap/harness", &folder, 1);
-    let mut launch = harness.launch();
-    launch.command[0] = outside(&launch.command[0]);
-    for file in &mut launch.files {
-        if let HarnessFileContent::Link(to) = &mut file.content {
-            *to = outside(to);
-        }
-    }
-    launch
-}
-
-fn tools(reports: &[Report]) -> Vec<&ToolCall> {
-    let calls = reports.iter().filter_map(|report| match report {
-        Report::Tool { call, .. } => Some(call),
-        _ => None,
-    });
-    calls.collect()
-}
-
-fn harness_session(reports: &[Report]) -> String {
-    match reports.last() {
-        Some(Report::Ready { harness_session_id: Some(id) }) => id.clone(),
-        other => panic!("not ready but {other:?}"),
-    }
-}
-
-/// Kills the opencode of this guest the hard way.
-fn kill_opencode(guest: &Guest) {
-    let home = format!("HOME={}", guest.layout.home().display());
-    for path in kit::processes(&home) {
-        let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&command).contains("serve") {
-            let pid = path.file_name().and_then(|name| name.to_str()).expect("a process id");
-            assert!(std::process::Command::new("kill").args(["-9", pid]).status().expect("kill").success());
-        }
-    }
+    kit::place("opencode", "anthropic/claude-test").await
 }
 
 #[tokio::test]
@@ -189,7 +134,7 @@ async fn a_killed_opencode_fails_its_turn_and_comes_back_with_the_conversation()
     guest.run("t1", "remember [[say:noted]]").await;
     guest.turn("t2", "[[say:half]][[hold:gate]]").await;
     gateway.wait_until_held("gate").await;
-    kill_opencode(&guest);
+    guest.kill_program("serve");
     let (code, error) = failure(&guest.end("t2").await);
     assert_eq!(code, "harness_failed");
     assert!(error.contains("opencode was killed"), "{error}");
@@ -201,7 +146,7 @@ async fn a_killed_opencode_fails_its_turn_and_comes_back_with_the_conversation()
     assert_eq!(gateway.calls().len(), calls + 1, "no turn is sent again");
 
     // Once more while nothing runs.
-    kill_opencode(&guest);
+    guest.kill_program("serve");
     guest.until(|report| matches!(report, Report::HarnessExited { .. })).await;
     assert_eq!(answer(&guest.run("t4", "[[say:here]]").await), "here");
 

@@ -117,7 +117,7 @@ impl Harness {
         let versions = place.parent().expect("the place ends in id and version").to_owned();
         fs::create_dir_all(&versions).map_err(disk("create", &versions))?;
         let _lock = lock(&versions, &mut progress).await?;
-        let already_there = is_whole(&place, &self.version);
+        let already_there = is_whole(&place, &self.place.1);
         if !already_there {
             remove_leftovers(&versions)?;
             let staging = tempfile::Builder::new().prefix(STAGING).tempdir_in(&versions);
@@ -127,7 +127,7 @@ impl Harness {
             self.verify(&staging.path().join(&program.program)).await?;
             open_to_all(staging.path())?;
             let marker = staging.path().join(MARKER);
-            fs::write(&marker, &self.version).map_err(disk("write", &marker))?;
+            fs::write(&marker, &self.place.1).map_err(disk("write", &marker))?;
             fs::rename(staging.path(), &place).map_err(disk("move the installation to", &place))?;
             // Moved: there is nothing left to remove.
             let _ = staging.keep();
@@ -195,11 +195,12 @@ impl Harness {
             Err(Failed::Late(late)) => return Err(late),
         };
         let text = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-        if text.split_whitespace().any(|word| word == self.version) {
+        let wanted = &self.place.1;
+        if text.split_whitespace().any(|word| word == wanted) {
             return Ok(());
         }
         let said = if text.is_empty() { tail(&said) } else { text };
-        Err(InstallError::WrongVersion { program: program.display().to_string(), wanted: self.version.clone(), said })
+        Err(InstallError::WrongVersion { program: program.display().to_string(), wanted: wanted.clone(), said })
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use lap_api::link::{HarnessFile, HarnessFileContent, HarnessLaunch};
+use lap_api::link::{HarnessFile, HarnessFileContent, HarnessLaunch, TuiLaunch};
 use serde::Deserialize;
 
 mod install;
@@ -39,13 +39,21 @@ pub struct Harness {
     /// Which adapter of the guest drives it; none where this build has none.
     #[serde(default)]
     adapter: Option<String>,
+    /// Id of the harness whose program this one is: installed once for both, and started alike.
+    #[serde(default)]
+    program_of: Option<String>,
     /// What to install; nothing where it is no program of its own.
     #[serde(default)]
     install: Option<Program>,
     #[serde(default)]
     launch: Launch,
+    #[serde(default)]
+    tui: Option<Tui>,
     #[serde(skip)]
     packages: Option<Packages>,
+    /// Id and version below which its program is installed.
+    #[serde(skip)]
+    place: (String, String),
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -67,6 +75,18 @@ struct Launch {
     env: BTreeMap<String, String>,
     #[serde(default)]
     files: Vec<File>,
+}
+
+/// How its own terminal program goes on with a conversation; see [`TuiLaunch`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tui {
+    args: Vec<String>,
+    resume_args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    joins: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -95,22 +115,28 @@ struct Packages {
 /// Every harness this build knows, installed or not, in a stable order.
 pub fn known() -> &'static [Harness] {
     static KNOWN: LazyLock<Vec<Harness>> = LazyLock::new(|| {
-        let opencode = Packages {
-            manifest: include_str!("../../../harnesses/opencode/package.json"),
-            lock: include_str!("../../../harnesses/opencode/package-lock.json"),
-        };
+        macro_rules! packages {
+            ($id:literal) => {
+                Some(Packages {
+                    manifest: include_str!(concat!("../../../harnesses/", $id, "/package.json")),
+                    lock: include_str!(concat!("../../../harnesses/", $id, "/package-lock.json")),
+                })
+            };
+        }
         let folders = [
-            (include_str!("../../../harnesses/opencode/harness.toml"), Some(opencode)),
+            (include_str!("../../../harnesses/opencode/harness.toml"), packages!("opencode")),
             (include_str!("../../../harnesses/claude-agent-sdk/harness.toml"), None),
-            (include_str!("../../../harnesses/claude-code/harness.toml"), None),
-            (include_str!("../../../harnesses/codex/harness.toml"), None),
+            (include_str!("../../../harnesses/claude-code/harness.toml"), packages!("claude-code")),
+            (include_str!("../../../harnesses/codex/harness.toml"), packages!("codex")),
             (include_str!("../../../harnesses/shell/harness.toml"), None),
         ];
-        let parse = |(text, packages)| Harness {
-            packages,
-            ..toml::from_str(text).expect("the folders are part of the build, and a test reads them")
+        let parse = |(text, packages)| {
+            let harness: Harness =
+                toml::from_str(text).expect("the folders are part of the build, and a test reads them");
+            Harness { packages, place: (harness.id.clone(), harness.version.clone()), ..harness }
         };
-        folders.into_iter().map(parse).collect()
+        let folders: Vec<Harness> = folders.into_iter().map(parse).collect();
+        folders.iter().map(|harness| harness.with_program(&folders)).collect()
     });
     &KNOWN
 }
@@ -121,6 +147,14 @@ pub fn find(id: &str) -> Option<&'static Harness> {
 }
 
 impl Harness {
+    /// Itself, with what it shares with another harness.
+    fn with_program(&self, all: &[Harness]) -> Harness {
+        let Some(id) = &self.program_of else { return self.clone() };
+        let other = all.iter().find(|other| other.id == *id).expect("a test reads the folders");
+        let (install, launch, place) = (other.install.clone(), other.launch.clone(), other.place.clone());
+        Harness { install, launch, place, packages: other.packages, ..self.clone() }
+    }
+
     /// Whether this build can drive it at all.
     pub fn available(&self) -> bool {
         self.adapter.is_some()
@@ -128,12 +162,12 @@ impl Harness {
 
     /// Whether sessions of it can start: true once an installation was completed, never for a half-done one.
     pub fn installed(&self, data_dir: &Path) -> bool {
-        self.available() && self.folder(data_dir).is_none_or(|folder| install::is_whole(&folder, &self.version))
+        self.available() && self.folder(data_dir).is_none_or(|folder| install::is_whole(&folder, &self.place.1))
     }
 
     /// Where its installation is or would be; none if it has nothing to install.
     pub fn folder(&self, data_dir: &Path) -> Option<PathBuf> {
-        self.install.as_ref().map(|_| data_dir.join("harnesses").join(&self.id).join(&self.version))
+        self.install.as_ref().map(|_| data_dir.join("harnesses").join(&self.place.0).join(&self.place.1))
     }
 
     /// What a person does to have it, as the rest of a sentence.
@@ -169,6 +203,12 @@ impl Harness {
             env: self.launch.env.clone(),
             skills_dir: self.skills_dir.clone(),
             files: self.launch.files.iter().map(file).collect(),
+            tui: self.tui.as_ref().map(|Tui { args, resume_args, env, joins }| TuiLaunch {
+                args: args.clone(),
+                resume_args: resume_args.clone(),
+                env: env.clone(),
+                joins: *joins,
+            }),
         }
     }
 }

@@ -34,22 +34,37 @@ async fn failure(config: &InstallConfig) -> String {
 fn knows_every_harness() {
     let known: Vec<(&str, bool)> = known().iter().map(|harness| (harness.id.as_str(), harness.available())).collect();
     let expected =
-        [("opencode", true), ("claude-agent-sdk", false), ("claude-code", false), ("codex", false), ("shell", true)];
+        [("opencode", true), ("claude-agent-sdk", true), ("claude-code", true), ("codex", false), ("shell", true)];
     assert_eq!(known, expected);
     assert!(find("shell").unwrap().test_only && find("shell").unwrap().installed(Path::new("/nonexistent")));
     let how = find("codex").unwrap().how_to_install();
-    assert_eq!(how, "this version of LAP cannot run it yet; it runs opencode");
+    assert_eq!(how, "this version of LAP cannot run it yet; it runs opencode, claude-agent-sdk, claude-code");
 }
 
 #[test]
-fn the_lock_file_pins_the_version_and_names_no_host() {
-    let packages = opencode().packages.unwrap();
-    let lock: serde_json::Value = serde_json::from_str(packages.lock).unwrap();
-    for (name, package) in lock["packages"].as_object().unwrap().iter().filter(|(name, _)| !name.is_empty()) {
-        assert!(package["integrity"].as_str().unwrap().starts_with("sha512-"), "{name}");
+fn the_lock_files_pin_the_versions_and_name_no_host() {
+    for harness in known() {
+        let Some(packages) = harness.packages else { continue };
+        let lock: serde_json::Value = serde_json::from_str(packages.lock).unwrap();
+        let packed = lock["packages"].as_object().unwrap().iter().filter(|(name, _)| !name.is_empty());
+        for (name, package) in packed {
+            assert!(package["integrity"].as_str().unwrap().starts_with("sha512-"), "{name}");
+            assert!(package["version"].as_str().unwrap().starts_with(&harness.place.1), "{name}");
+            assert!(harness.install.as_ref().unwrap().program.starts_with(name), "{name}");
+        }
+        assert!(!packages.lock.contains("://") && !packages.manifest.contains("://"));
     }
-    assert_eq!(lock["packages"]["node_modules/opencode-linux-x64"]["version"], opencode().version.as_str());
-    assert!(!packages.lock.contains("://") && !packages.manifest.contains("://"));
+}
+
+#[test]
+fn two_harnesses_share_one_program() {
+    let (sdk, code) = (find("claude-agent-sdk").unwrap(), find("claude-code").unwrap());
+    let dir = Path::new("/data");
+    assert_eq!(sdk.folder(dir), code.folder(dir));
+    assert_eq!(sdk.folder(dir).unwrap(), Path::new("/data/harnesses/claude-code").join(&code.version));
+    let (sdk, code) = (sdk.launch(), code.launch());
+    assert_eq!((sdk.command, sdk.env), (code.command, code.env));
+    assert!(sdk.tui.is_none() && code.tui.is_some());
 }
 
 #[test]
@@ -104,9 +119,6 @@ async fn failures_leave_nothing() {
     assert!(failure(&missing).await.contains("install Node.js with npm"));
     let left: Vec<_> = std::fs::read_dir(config.data_dir.join("harnesses/opencode")).unwrap().collect();
     assert_eq!(left.len(), 1, "only the lock: {left:?}");
-    let unavailable = find("codex").unwrap().install(&config, |_| ()).await.unwrap_err().to_string();
-    assert!(
-        unavailable.starts_with("codex cannot be installed: this version of LAP cannot run it yet"),
-        "{unavailable}"
-    );
+    let built_in = find("shell").unwrap().install(&config, |_| ()).await.unwrap_err().to_string();
+    assert_eq!(built_in, "shell cannot be installed: it needs no installation");
 }

@@ -1,26 +1,28 @@
-//! One installation of the real opencode for all tests of a checkout.
+//! One installation of each real harness for all tests of a checkout.
 
 use std::path::{Path, PathBuf};
 
-use lap_harness::{InstallConfig, find};
+use lap_harness::{Harness, InstallConfig, find};
 
-/// A data folder with opencode installed, made by the first test that asks and shared by all: copy or link from it, do not
-/// write into it. It stands in the target folder; needs npm and, the first time, its registry.
-pub async fn opencode_data_dir() -> PathBuf {
+/// A data folder with the harness installed, made by the first test that asks and shared by all: copy or link from it, do
+/// not write into it. It stands in the target folder; needs npm and, the first time, its registry.
+pub async fn data_dir_with(id: &str) -> PathBuf {
     let data_dir = target_dir().join("lap-harness-cache");
-    let harness = find("opencode").expect("every build knows opencode");
-    harness.install(&InstallConfig::new(&data_dir), |_| ()).await.expect("opencode can be installed for the tests");
+    let installed = known(id).install(&InstallConfig::new(&data_dir), |_| ()).await;
+    installed.unwrap_or_else(|problem| panic!("{id} can be installed for the tests: {problem}"));
     data_dir
 }
 
-/// Puts the shared installation into another data folder, so that a server with that folder has opencode. Costs nothing: the
-/// files are linked, not copied.
-pub async fn give_opencode(data_dir: &Path) {
-    let shared = opencode_data_dir().await;
-    let harness = find("opencode").expect("every build knows opencode");
-    let from = harness.folder(&shared).expect("opencode has a folder");
-    let to = harness.folder(data_dir).expect("opencode has a folder");
-    link_tree(&from, &to).expect("both folders can be written");
+/// Puts the shared installation into another data folder, so that a server with that folder has the harness. Costs nothing:
+/// the files are linked, not copied.
+pub async fn give(data_dir: &Path, id: &str) {
+    let shared = data_dir_with(id).await;
+    let folder = |below: &Path| known(id).folder(below).expect("it has an installation");
+    link_tree(&folder(&shared), &folder(data_dir)).expect("both folders can be written");
+}
+
+fn known(id: &str) -> &'static Harness {
+    find(id).unwrap_or_else(|| panic!("this build does not know {id}"))
 }
 
 fn link_tree(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -5,12 +5,12 @@ use std::process::Stdio;
 
 use lap_test::ca::TestCa;
 use lap_test::gateway::Gateway;
-use lap_test::harness::give_opencode;
+use lap_test::harness::give;
 
 #[tokio::test]
 async fn the_installed_program_works_and_uses_its_tools() {
     let data = tempfile::tempdir().expect("a data folder");
-    give_opencode(data.path()).await;
+    give(data.path(), "opencode").await;
     let harness = lap_harness::find("opencode").expect("every build knows opencode");
     assert!(harness.installed(data.path()));
     let program = harness.folder(data.path()).expect("a folder").join("node_modules/opencode-linux-x64/bin/opencode");

@@ -39,7 +39,7 @@ pub async fn measure(place: &Place, table: &mut Table) -> Result<(), Fault> {
     gateway.script(Script::on(TASK, vec![Step::shell("tr '\\0' '\\n' < /proc/$PPID/environ"), Step::say("done")]));
     let env = [("LITELLM_API_BASE", gateway.http_url()), ("LITELLM_API_KEY", gateway.key().to_owned())];
     let prepare = async |folder: &Path| {
-        lap_test::harness::give_opencode(folder).await;
+        lap_test::harness::give(folder, "opencode").await;
         Ok(())
     };
     place.with_server(&env, prepare, async |server| starts(place, server, table).await).await

@@ -292,13 +292,7 @@ fn message_id() -> String {
     let at = ((super::now_ms() as u64) << 12 | 1) & 0xffff_ffff_ffff;
     let mut tail = [0; 14];
     // Without randomness the time alone makes the id.
-    let _ = random(&mut tail);
+    let _ = super::random(&mut tail);
     let tail: String = tail.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect();
     format!("msg_{at:012x}{tail}")
-}
-
-/// Fills the bytes with randomness of the kernel.
-fn random(bytes: &mut [u8]) -> std::io::Result<()> {
-    let filled = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
-    if filled == bytes.len() { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lap_api::link::{FromGuest, GuestBoot, HarnessLaunch, PROTOCOL, Repo, Report, ToGuest, Turn};
-use lap_api::message::{Attachment, Message, Part};
+use lap_api::link::{FromGuest, GuestBoot, HarnessFileContent, HarnessLaunch, PROTOCOL, Repo, Report, ToGuest, Turn};
+use lap_api::message::{Attachment, Message, Part, ToolCall};
 use lap_guest::Layout;
 use lap_link::{MAX_GUEST_FRAME_BYTES, Reader, Writer};
+use lap_test::ca::TestCa;
+use lap_test::gateway::Gateway;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
@@ -147,6 +149,18 @@ impl Guest {
         .await
     }
 
+    /// Kills those of its programs the hard way that have this in their command line.
+    pub fn kill_program(&self, mark: &str) {
+        let home = format!("HOME={}", self.layout.home().display());
+        for path in processes(&home) {
+            let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&command).contains(mark) {
+                let pid = path.file_name().and_then(|name| name.to_str()).expect("a process id");
+                assert!(std::process::Command::new("kill").args(["-9", pid]).status().expect("kill").success());
+            }
+        }
+    }
+
     /// Closes the link and waits until the guest has ended; gives its files back.
     pub async fn close(mut self) -> tempfile::TempDir {
         self.writer = None;
@@ -155,6 +169,57 @@ impl Guest {
             .expect("it ends with its link")
             .expect("it does not panic");
         self.root
+    }
+}
+
+/// A guest and a gateway, and the boot that joins them by a real harness.
+pub async fn place(harness: &str, model: &str) -> (Guest, Gateway, GuestBoot) {
+    let gateway = Gateway::start(&TestCa::new("test authority")).await;
+    let guest = Guest::start().await;
+    std::fs::create_dir_all(guest.layout.repo()).expect("a folder");
+    git(&guest.layout.repo(), &["init", "-q"]);
+    let boot = GuestBoot {
+        prompt: Some("You are the LAP test agent.".to_owned()),
+        gateway_url: gateway.http_url(),
+        gateway_key: gateway.key().to_owned(),
+        model: model.to_owned(),
+        harness: launch(harness).await,
+        ..boot()
+    };
+    (guest, gateway, boot)
+}
+
+/// A harness as it is launched in a sandbox, with the paths of its installation outside of one.
+async fn launch(id: &str) -> HarnessLaunch {
+    let data_dir = lap_test::harness::data_dir_with(id).await;
+    let harness = lap_harness::find(id).expect("it is known");
+    let folder = harness.folder(&data_dir).expect("it has an installation").display().to_string();
+    let outside = |path: &str| path.replacen("/opt/lap/harness", &folder, 1);
+    let mut launch = harness.launch();
+    launch.command[0] = outside(&launch.command[0]);
+    for file in &mut launch.files {
+        if let HarnessFileContent::Link(to) = &mut file.content {
+            *to = outside(to);
+        }
+    }
+    launch
+}
+
+/// The tool calls in these reports.
+pub fn tools(reports: &[Report]) -> Vec<&ToolCall> {
+    let calls = reports.iter().filter_map(|report| match report {
+        Report::Tool { call, .. } => Some(call),
+        _ => None,
+    });
+    calls.collect()
+}
+
+/// The conversation of a guest that is ready.
+#[track_caller]
+pub fn harness_session(reports: &[Report]) -> String {
+    match reports.last() {
+        Some(Report::Ready { harness_session_id: Some(id) }) => id.clone(),
+        other => panic!("not ready but {other:?}"),
     }
 }
 
@@ -180,6 +245,7 @@ pub fn boot() -> GuestBoot {
             env: BTreeMap::new(),
             skills_dir: "~/.config/shell/skills".to_owned(),
             files: Vec::new(),
+            tui: None,
         },
         gateway_url: "http://gateway.invalid".to_owned(),
         gateway_key: "stub_litellm_0000000000000000".to_owned(),

@@ -160,7 +160,13 @@ fn read_openai_block(block: &Value, items: &mut Vec<Item>) {
 fn user_text(content: &str, items: &mut Vec<Item>) {
     let content = without_reminders(content);
     let content = content.trim();
-    let added = ["<environment_context>", "<user_instructions>", "# AGENTS.md instructions"];
+    let added = [
+        "<environment_context>",
+        "<user_instructions>",
+        "# AGENTS.md instructions",
+        "[Image: source:",
+        "[Request interrupted",
+    ];
     if !content.is_empty() && !added.iter().any(|start| content.starts_with(start)) {
         items.push(Item::User(content.to_owned()));
     }

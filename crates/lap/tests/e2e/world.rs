@@ -66,7 +66,7 @@ impl World {
         let (gateway, git, echo) =
             (Gateway::start(&ca).await, GitServer::start(&ca).await, Echo::start(&ca, &[]).await);
         if needs == Needs::Opencode {
-            lap_test::harness::give_opencode(&data_dir).await;
+            lap_test::harness::give(&data_dir, "opencode").await;
         }
         let mut env = vec![
             ("LITELLM_API_BASE", gateway.http_url()),

@@ -208,6 +208,6 @@ async fn follow(mut stream: Incoming, to: mpsc::Sender<Event>) {
 /// Keeps other programs of the sandbox from steering opencode by accident.
 fn password() -> std::io::Result<String> {
     let mut bytes = [0; 24];
-    super::random(&mut bytes)?;
+    crate::harness::random(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use lap_api::event::DeltaKind;
 use lap_api::link::Report;
-use lap_api::message::{Message, MessageInfo, Part, ToolCall};
+use lap_api::message::{Message, MessageInfo, ToolCall};
 use lap_api::session::Usage;
 use serde_json::Value;
 
 use super::wire::{Delta, Event, Info, PartInfo, Permission, Problem, SessionError, Status, Tokens, ToolState};
 use crate::clip;
+use crate::harness::answer::{Block, gateway_failure, named, parts, short};
 use crate::harness::{ABORTED, HARNESS_FAILED, time};
 
 /// opencode repeats a failed model call for ever, with pauses of 2, 4, 8, 16, 30 … s; after so many failures the turn
@@ -65,12 +66,8 @@ struct Answer {
     finished: bool,
     error: Option<String>,
     parts: Vec<Block>,
-}
-
-/// One block of an utterance.
-enum Block {
-    Words { id: String, kind: DeltaKind, text: String },
-    Tool { call: ToolCall, reported: Instant },
+    /// When each running tool was last reported.
+    reported: BTreeMap<String, Instant>,
 }
 
 impl Progress {
@@ -183,6 +180,7 @@ impl Progress {
                 finished: false,
                 error: None,
                 parts: Vec::new(),
+                reported: BTreeMap::new(),
             });
             self.answers.len() - 1
         });
@@ -205,7 +203,7 @@ impl Progress {
     fn part(&mut self, part: PartInfo, now: Instant, step: &mut Step) {
         let Some(at) = self.answer(&part.message_id).filter(|_| part.session_id == self.session_id) else { return };
         let turn_id = self.turn_id.clone();
-        let parts = &mut self.answers[at].parts;
+        let Answer { parts, reported, .. } = &mut self.answers[at];
         match part.kind.as_str() {
             "text" | "reasoning" => {
                 let kind = if part.kind == "text" { DeltaKind::Text } else { DeltaKind::Reasoning };
@@ -238,24 +236,23 @@ impl Progress {
                     return;
                 };
                 let known = parts.iter_mut().find_map(|block| match block {
-                    Block::Tool { call: known, reported } if known.id == call.id => Some((known, reported)),
+                    Block::Tool(known) if known.id == call.id => Some(known),
                     _ => None,
                 });
                 let report = match known {
-                    Some((known, reported)) => {
-                        let due = call.status != known.status || now.duration_since(*reported) >= TOOL_PAUSE;
-                        *known = call.clone();
-                        if due {
-                            *reported = now;
-                        }
+                    Some(known) => {
+                        let recent = reported.get(&call.id).is_some_and(|at| now.duration_since(*at) < TOOL_PAUSE);
+                        let due = call.status != known.status || !recent;
+                        known.clone_from(&call);
                         due
                     }
                     None => {
-                        parts.push(Block::Tool { call: call.clone(), reported: now });
+                        parts.push(Block::Tool(call.clone()));
                         true
                     }
                 };
                 if report {
+                    reported.insert(call.id.clone(), now);
                     step.reports.push(Report::Tool { turn_id, call });
                 }
             }
@@ -332,26 +329,8 @@ impl Progress {
     /// An utterance for the API, cut to a size that can travel.
     fn show(&self, at: usize, error: Option<String>) -> Message {
         let answer = &self.answers[at];
-        let mut left = clip::MESSAGE_BYTES;
-        let mut cut = |text: &str| {
-            let text = clip::head(text, left.min(clip::TEXT_BYTES));
-            left = left.saturating_sub(text.len());
-            text
-        };
-        let parts = answer.parts.iter().filter_map(|block| match block {
-            Block::Words { text, .. } if text.is_empty() => None,
-            Block::Words { id, kind: DeltaKind::Text, text } => Some(Part::Text { id: id.clone(), text: cut(text) }),
-            Block::Words { id, kind: DeltaKind::Reasoning, text } => {
-                Some(Part::Reasoning { id: id.clone(), text: cut(text) })
-            }
-            Block::Tool { call, .. } => {
-                let mut call = call.clone();
-                call.output = call.output.as_deref().map(&mut cut);
-                Some(Part::Tool(call))
-            }
-        });
         Message {
-            parts: parts.collect(),
+            parts: parts(answer.parts.iter()),
             info: MessageInfo {
                 id: answer.id.clone(),
                 turn_id: self.turn_id.clone(),
@@ -413,22 +392,6 @@ fn tool_call(id: String, tool: String, state: ToolState) -> Option<ToolCall> {
     Some(ToolCall { id, tool, status: status.to_owned(), title, input, output })
 }
 
-/// The field of a tool's input that says most in one line.
-fn named(input: &Value) -> Option<String> {
-    ["command", "filePath", "path", "pattern", "url", "query", "description"]
-        .iter()
-        .find_map(|field| input.get(field)?.as_str().map(str::to_owned))
-}
-
-/// One line of bearable length.
-fn short(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(200) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
-}
-
 /// An error of opencode or its model as a sentence.
 fn sentence(problem: &Problem, model: &str) -> String {
     let Problem { name, data } = problem;
@@ -438,15 +401,9 @@ fn sentence(problem: &Problem, model: &str) -> String {
     match (name.as_str(), blocked, status) {
         ("MessageAbortedError", ..) => ABORTED.to_owned(),
         (_, Some(code), _) => format!("the vault refused the call of the model ({code}): {words}"),
-        ("ProviderAuthError", ..) | (_, _, Some(401 | 403)) => {
-            format!("the model gateway refused the key: {words}")
-        }
-        (_, _, Some(404)) => format!("the model gateway does not know the model `{model}`: {words}"),
-        (_, _, Some(429)) => format!("the model gateway asks to slow down (429): {words}"),
-        (_, _, Some(status @ 400..=499)) => format!("the model gateway refused the request ({status}): {words}"),
-        (_, _, Some(status)) => format!("the model gateway failed ({status}): {words}"),
+        ("ProviderAuthError", ..) => gateway_failure(Some(401), &words, model),
+        (_, _, Some(_)) | ("APIError", ..) => gateway_failure(status, &words, model),
         ("MessageOutputLengthError", ..) => "the answer was longer than the model may write".to_owned(),
-        ("APIError", ..) => format!("the model gateway cannot be reached: {words}"),
         _ => format!("opencode failed: {words}"),
     }
 }

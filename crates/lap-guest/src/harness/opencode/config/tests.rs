@@ -30,6 +30,7 @@ fn boot(model: &str, mode: &str) -> GuestBoot {
             env: BTreeMap::new(),
             skills_dir: "~/skills".to_owned(),
             files: Vec::new(),
+            tui: None,
         },
         gateway_url: "http://gateway.lap.internal/".to_owned(),
         gateway_key: "stub_litellm_1".to_owned(),
