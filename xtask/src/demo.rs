@@ -56,7 +56,11 @@ async fn demo() -> Result<(), Fault> {
 
     title("the world around it");
     let token = format!("ghp_demo{}", random_hex(16));
-    let git = GitServer::start_with(&ca, GitConfig { token: Some(token.clone()), names: vec![GIT_HOST.into()] }).await;
+    let git = GitServer::start_with(
+        &ca,
+        GitConfig { token: Some(token.clone()), names: vec![GIT_HOST.into()], ..GitConfig::default() },
+    )
+    .await;
     let repository = git.create_broken_project("pricing.git");
     let git_url = git.url(GIT_HOST, "pricing.git");
     say(&format!("a git repository with a failing test, over https, demanding a token: {git_url}"));

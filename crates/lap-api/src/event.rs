@@ -66,6 +66,12 @@ pub enum EventKind {
     /// The vault refused a request.
     #[serde(rename = "egress.refused")]
     EgressRefused { host: String, code: String, detail: String },
+    /// A credential that the platform makes itself was made anew; the sandbox goes on with the same stub.
+    #[serde(rename = "credential.renewed")]
+    CredentialRenewed { name: String, expires_at: String },
+    /// A credential that the platform makes itself could not be made; for a live session it is tried again.
+    #[serde(rename = "credential.failed")]
+    CredentialFailed { name: String, reason: String },
     /// A limit of the sandbox was hit.
     #[serde(rename = "sandbox.limit")]
     SandboxLimit { limit: String, detail: String },

@@ -48,7 +48,12 @@ pub enum ServerToSidecar {
     Boot(Box<Boot>),
     /// Replaces what the agent's and the platform's credentials mean; lists stay as they were at boot. Holds secrets: never
     /// logged.
-    Credentials { credentials: Vec<CredentialGrant> },
+    Credentials {
+        credentials: Vec<CredentialGrant>,
+        /// Names whose value the server has not got at hand: these stay as they are.
+        #[serde(default)]
+        keep: Vec<String>,
+    },
     /// All entries up to this one are stored.
     Ack { seq: u64 },
     /// For the guest.
@@ -258,6 +263,9 @@ pub struct Repo {
     pub branch: String,
     /// Stub of a token for the clone alone (the platform's git token).
     pub clone_token: Option<String>,
+    /// Why the platform has no token of its own for it, for when the clone fails for want of one.
+    #[serde(default)]
+    pub no_token: Option<String>,
 }
 
 /// A skill as a file.

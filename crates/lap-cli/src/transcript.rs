@@ -107,6 +107,9 @@ impl Transcript {
                 let detail = one_line(detail, LINE_WIDTH);
                 self.note(&mut out, &format!("the vault refused {} ({code}): {detail}", clean(host)));
             }
+            EventKind::CredentialFailed { name, reason } => {
+                self.note(&mut out, &format!("no fresh {}: {}", clean(name), one_line(reason, LINE_WIDTH)));
+            }
             EventKind::SandboxLimit { limit, detail } => {
                 self.note(&mut out, &format!("limit {limit} reached: {}", one_line(detail, LINE_WIDTH)));
             }
@@ -122,7 +125,7 @@ impl Transcript {
                 }
                 _ => {}
             },
-            EventKind::SessionPhase { .. } => {}
+            EventKind::SessionPhase { .. } | EventKind::CredentialRenewed { .. } => {}
         }
         out
     }

@@ -13,6 +13,7 @@ pub mod files;
 pub mod ids;
 pub mod problem;
 pub mod prompt;
+pub mod repository_token;
 pub mod secret;
 pub mod session;
 pub mod stub;

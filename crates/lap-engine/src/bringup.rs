@@ -9,6 +9,7 @@ use lap_domain::agent::Agent;
 use lap_domain::credential::{Binding, HostRule, Scope, resolve_scope};
 use lap_domain::egress::Entry;
 use lap_domain::env_vars::{Merged, Vars, merge};
+use lap_domain::repository_token::{Repository, TOKEN_BYTES, TOKEN_KEY, TOKEN_KEYS};
 use lap_domain::secret::Secret;
 use lap_domain::session::Session;
 use lap_domain::stub;
@@ -48,14 +49,43 @@ pub(crate) fn mint_stubs(config: &EngineConfig, agent: &Agent, vars: &SessionVar
     let gateway = config.gateway.as_ref().map(|gateway| (GATEWAY_KEY, &gateway.key));
     let git = config.git_token.as_ref().map(|token| (GIT_TOKEN, token));
     for (key, secret) in of_vars.chain(gateway).chain(git).filter(|(_, secret)| !secret.expose().is_empty()) {
-        let length = secret.expose().len();
-        have.entry(key.to_owned()).or_insert_with(|| {
-            let mut bytes = vec![0; stub::random_needed(length)];
-            aws_lc_rs::rand::fill(&mut bytes).expect("the operating system has randomness");
-            stub::mint(key, length, &bytes)
-        });
+        have.entry(key.to_owned()).or_insert_with(|| mint_stub(key, secret.expose().len()));
     }
     have
+}
+
+fn mint_stub(key: &str, length: usize) -> String {
+    let mut bytes = vec![0; stub::random_needed(length)];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system has randomness");
+    stub::mint(key, length, &bytes)
+}
+
+/// A token of the platform's own for the agent's repository, and where it may go.
+struct PlatformToken<'a> {
+    secret: Secret,
+    hosts: &'a [String],
+}
+
+/// The repository for which a sandbox with these variables gets a token of the platform's own: none when there is no
+/// app that makes them, when the repository lies elsewhere, or when the user gave a token.
+fn repository_of<'k>(
+    config: &EngineConfig,
+    agent: &Agent,
+    mut given: impl Iterator<Item = &'k String>,
+) -> Option<Repository> {
+    let tokens = config.repository_tokens.as_ref()?;
+    let own = given.any(|key| TOKEN_KEYS.contains(&key.as_str()));
+    Repository::at(&tokens.host, agent.repo_url.as_deref()?).filter(|_| !own)
+}
+
+/// The repository for which the session's sandbox is to get a token, before it has been brought up.
+pub(crate) async fn wanted_repository(engine: &Engine, session: &Session) -> Result<Option<Repository>, EngineError> {
+    if engine.inner.config.repository_tokens.is_none() {
+        return Ok(None);
+    }
+    let agent = engine.inner.store.agent(&session.agent_id).await?;
+    let given = agent.env_vars.keys().chain(&session.session_env_keys);
+    Ok(repository_of(&engine.inner.config, &agent, given))
 }
 
 /// With `LAP_VAULT_REQUIRE_BINDING`, no credential may be free to go anywhere.
@@ -84,12 +114,45 @@ pub(crate) async fn boot(engine: &Engine, session: &Session) -> Result<Option<Bo
     let config = &engine.inner.config;
     let agent = engine.inner.store.agent(&session.agent_id).await?;
     let stubs = engine.inner.store.stubs(&session.id).await?;
-    let fresh = mint_stubs(config, &agent, &vars, stubs);
-    let stubs = engine.inner.store.add_stubs(&session.id, fresh).await?;
+    let mut fresh = mint_stubs(config, &agent, &vars, stubs);
     let merged = merge(&vars_of(&agent), &vars.level());
-    let grants = grants(config, &agent, &merged, &stubs)?;
-    let guest = guest_boot(engine, session, &agent, &merged, &stubs)?;
+    let repository = repository_of(config, &agent, merged.keys());
+    let mut no_token = None;
+    let platform = match &repository {
+        Some(repository) => match engine.token_for_boot(session, repository).await? {
+            Ok(token) => Some(token),
+            Err(why) => {
+                no_token = Some(why);
+                None
+            }
+        },
+        None => None,
+    };
+    let named = repository.filter(|_| platform.is_some()).map(|repository| repository.to_string());
+    engine.inner.store.set_token_repository(&session.id, named.as_deref()).await?;
+    if platform.is_some() {
+        fresh.entry(TOKEN_KEY.to_owned()).or_insert_with(|| mint_stub(TOKEN_KEY, TOKEN_BYTES));
+    }
+    let stubs = engine.inner.store.add_stubs(&session.id, fresh).await?;
+    let platform = platform_token(config, platform);
+    let grants = grants(config, &agent, &merged, platform.as_ref(), &stubs)?;
+    let mut guest = guest_boot(engine, session, &agent, &merged, platform.is_some(), &stubs)?;
+    if let Some(repo) = &mut guest.repo {
+        repo.no_token = no_token;
+    }
     Ok(Some(Boot { grants, guest, session_keys: session.session_env_keys.clone() }))
+}
+
+fn platform_token(config: &EngineConfig, secret: Option<Secret>) -> Option<PlatformToken<'_>> {
+    let tokens = config.repository_tokens.as_ref()?;
+    Some(PlatformToken { secret: secret?, hosts: &tokens.credential_hosts })
+}
+
+/// What credentials of a sandbox that is up mean now.
+pub(crate) struct CredentialsNow {
+    pub credentials: Vec<CredentialGrant>,
+    /// Names whose value is not at hand: the sidecar keeps what it has.
+    pub keep: Vec<String>,
 }
 
 /// What the agent's and the platform's credentials mean now, for a sandbox that is up. Session-level ones stay as the
@@ -97,22 +160,32 @@ pub(crate) async fn boot(engine: &Engine, session: &Session) -> Result<Option<Bo
 pub(crate) async fn credentials_of_agent(
     engine: &Engine,
     session: &Session,
-) -> Result<Option<Vec<CredentialGrant>>, EngineError> {
+) -> Result<Option<CredentialsNow>, EngineError> {
     let agent = match engine.inner.store.agent(&session.agent_id).await {
         Ok(agent) => agent,
         Err(lap_store::StoreError::NotFound { .. } | lap_store::StoreError::AgentDeleted) => return Ok(None),
         Err(problem) => return Err(problem.into()),
     };
+    let config = &engine.inner.config;
     let stubs = engine.inner.store.stubs(&session.id).await?;
     let mut merged = merge(&vars_of(&agent), &SessionVars::default().level());
     merged.retain(|key, _| !session.session_env_keys.contains(key));
-    grants(&engine.inner.config, &agent, &merged, &stubs).map(|grants| Some(grants.credentials))
+    let (mut token, mut keep) = (None, Vec::new());
+    if !merged.keys().any(|key| TOKEN_KEYS.contains(&key.as_str()))
+        && let Some(repository) = engine.token_repository(session).await?
+    {
+        token = engine.token_at_hand(session, &repository);
+        keep.extend(token.is_none().then(|| TOKEN_KEY.to_owned()));
+    }
+    let grants = grants(config, &agent, &merged, platform_token(config, token).as_ref(), &stubs)?;
+    Ok(Some(CredentialsNow { credentials: grants.credentials, keep }))
 }
 
 fn grants(
     config: &EngineConfig,
     agent: &Agent,
     merged: &BTreeMap<String, Merged>,
+    platform: Option<&PlatformToken<'_>>,
     stubs: &Stubs,
 ) -> Result<Grants, EngineError> {
     let allow_out = entries(&agent.allow_out)?;
@@ -135,7 +208,9 @@ fn grants(
         grant(GATEWAY_KEY, &gateway.key, CredentialScope::Gateway, false);
     }
     let repository = agent.repo_url.as_deref().and_then(host_of);
-    if let (Some(token), Some(host)) = (&config.git_token, clone_token_host(config, agent)) {
+    if let Some(PlatformToken { secret, hosts }) = platform {
+        grant(TOKEN_KEY, secret, CredentialScope::Hosts { hosts: hosts.to_vec() }, false);
+    } else if let (Some(token), Some(host)) = (&config.git_token, clone_token_host(config, agent)) {
         grant(GIT_TOKEN, token, CredentialScope::Hosts { hosts: vec![host] }, true);
     }
     Ok(Grants {
@@ -156,6 +231,7 @@ fn guest_boot(
     session: &Session,
     agent: &Agent,
     merged: &BTreeMap<String, Merged>,
+    has_platform_token: bool,
     stubs: &Stubs,
 ) -> Result<GuestBoot, EngineError> {
     let config = &engine.inner.config;
@@ -170,11 +246,16 @@ fn guest_boot(
     if let Some(url) = &agent.repo_url {
         env.insert("REPO_URL".into(), url.clone());
     }
-    let clone_token = clone_token_host(config, agent).and_then(|_| stubs.get(GIT_TOKEN).cloned());
+    // A token for this repository alone is better than one for all.
+    let clone_token =
+        clone_token_host(config, agent).filter(|_| !has_platform_token).and_then(|_| stubs.get(GIT_TOKEN).cloned());
+    if let Some(stub) = stubs.get(TOKEN_KEY).filter(|_| has_platform_token) {
+        env.extend(TOKEN_KEYS.map(|key| (key.to_owned(), stub.clone())));
+    }
     Ok(GuestBoot {
         session_id: session.id.to_string(),
         git_author: config.git_author.clone().unwrap_or_else(|| author_of(agent)),
-        repo: agent.repo_url.clone().map(|url| Repo { url, branch, clone_token }),
+        repo: agent.repo_url.clone().map(|url| Repo { url, branch, clone_token, no_token: None }),
         files: agent.sandbox_files.iter().map(file).collect(),
         skills: Vec::new(),
         requirements: agent.requirements.clone(),

@@ -14,6 +14,7 @@ mod once;
 mod plan;
 mod platform;
 mod reconcile;
+mod repository_tokens;
 mod sessions;
 mod turns;
 
@@ -33,6 +34,7 @@ pub use events::EventFollower;
 pub use lap_store::{AgentSort, Order};
 pub use once::{FirstRun, Once};
 pub use platform::{HarnessView, Stats};
+pub use repository_tokens::{MintError, Minted, Minting, RepositoryTokens, TokenMinter};
 pub use sessions::{NewSession, SessionQuery, SessionView};
 pub use turns::{Decision, Idempotency, NewTurn, QueuedTurn};
 
@@ -60,6 +62,8 @@ pub struct EngineConfig {
     /// The platform's token for clones.
     pub git_token: Option<Secret>,
     pub git_token_hosts: Vec<String>,
+    /// The app that makes tokens for single repositories; none: agents bring their own.
+    pub repository_tokens: Option<RepositoryTokens>,
     /// Offer the `shell` harness, which exists for tests and smoke checks.
     pub test_harnesses: bool,
 }
@@ -97,6 +101,8 @@ struct Inner {
     fresh: reconcile::Fresh,
     /// Sandboxes some task is making or removing.
     busy: reconcile::Busy,
+    /// Tokens for single repositories.
+    tokens: repository_tokens::Tokens,
 }
 
 impl Engine {
@@ -112,6 +118,7 @@ impl Engine {
                 wake: Notify::new(),
                 fresh: reconcile::Fresh::default(),
                 busy: reconcile::Busy::default(),
+                tokens: repository_tokens::Tokens::default(),
             }),
         }
     }

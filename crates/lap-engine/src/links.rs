@@ -258,8 +258,9 @@ impl Engine {
 
     /// The caller holds the session's order, so that older grants never follow newer ones.
     async fn grants_down(&self, session: &Session, to: &mpsc::Sender<ServerToSidecar>) -> Result<(), EngineError> {
-        if let Some(credentials) = bringup::credentials_of_agent(self, session).await? {
-            let _ = to.send(ServerToSidecar::Credentials { credentials }).await;
+        if let Some(now) = bringup::credentials_of_agent(self, session).await? {
+            let bringup::CredentialsNow { credentials, keep } = now;
+            let _ = to.send(ServerToSidecar::Credentials { credentials, keep }).await;
         }
         Ok(())
     }

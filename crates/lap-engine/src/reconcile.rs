@@ -111,7 +111,7 @@ impl Engine {
             slots.close();
             while tasks.join_next().await.is_some() {}
         };
-        tokio::join!(serving, reconciling);
+        tokio::join!(serving, reconciling, self.renew_tokens(&stop));
     }
 
     async fn reconcile(&self, tasks: &mut JoinSet<()>, slots: &Arc<tokio::sync::Semaphore>) -> Result<(), EngineError> {
@@ -165,9 +165,15 @@ impl Engine {
         let Some(claim) = Claim::take(self, &id) else { return };
         let (engine, slots) = (self.clone(), slots.clone());
         tasks.spawn(async move {
+            // Waiting for somebody else's server takes none of the slots.
+            let token = engine.token_for_provision(&session, &slots).await;
             // Closed: the server stops, and the next one begins anew.
             let Ok(_slot) = slots.acquire().await else { return };
-            if let Err(problem) = engine.provision(&session, &id).await {
+            let made = match token {
+                Ok(()) => engine.provision(&session, &id).await,
+                Err(problem) => Err(problem),
+            };
+            if let Err(problem) = made {
                 let why = chain(&problem);
                 tracing::error!(session.id = %session.id, "could not make a sandbox: {why}");
                 let event = SessionEvent::BootFailed { reason: why };

@@ -186,7 +186,7 @@ impl Git<'_> {
 
     /// After a failed clone: an empty repository is taken as it is, everything else becomes a sentence.
     async fn recover(&self, said: &str) -> Result<Cloned, Failure> {
-        let Repo { url, branch, clone_token } = self.repo;
+        let Repo { url, branch, clone_token, no_token } = self.repo;
         if !said.contains("Remote branch") {
             let blocked = if said.contains("returned error: 4") || said.contains("returned error: 5") {
                 self.blocked().await
@@ -194,7 +194,7 @@ impl Git<'_> {
                 None
             };
             let token = clone_token.is_some() || ["GITHUB_TOKEN", "GH_TOKEN"].iter().any(|n| self.env.contains_key(*n));
-            return Err(explain(url, said, blocked.as_deref(), token));
+            return Err(explain(url, said, blocked.as_deref(), token).because(no_token.as_deref()));
         }
         let refs = self.ask(&["ls-remote", "--symref", "--", url]).await.unwrap_or_default();
         if refs.trim().is_empty() {
@@ -248,6 +248,16 @@ fn refused(said: &str) -> bool {
     ["Authentication failed", "returned error: 403", "returned error: 401", "not found", "could not read Username"]
         .iter()
         .any(|sign| said.contains(sign))
+}
+
+impl Failure {
+    /// With the reason why there is no token, if one was what the clone lacked.
+    fn because(mut self, no_token: Option<&str>) -> Self {
+        if let Some(why) = no_token.filter(|_| matches!(self.code, "repo_auth" | "repo_not_found")) {
+            self.reason = format!("{}; {why}", self.reason);
+        }
+        self
+    }
 }
 
 /// Says in one sentence why a clone failed.

@@ -111,6 +111,8 @@ fn name(kind: &EventKind) -> &'static str {
         EventKind::TurnCompleted { .. } => "turn.completed",
         EventKind::TurnFailed { .. } => "turn.failed",
         EventKind::EgressRefused { .. } => "egress.refused",
+        EventKind::CredentialRenewed { .. } => "credential.renewed",
+        EventKind::CredentialFailed { .. } => "credential.failed",
         EventKind::SandboxLimit { .. } => "sandbox.limit",
         EventKind::Error { .. } => "error",
     }

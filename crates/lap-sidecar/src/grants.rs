@@ -32,9 +32,12 @@ impl Holder {
         &self.session_keys
     }
 
-    /// Takes the server's new credentials; session-level ones, lists and the end of the clone stay as they are.
-    pub fn replace(&mut self, mut credentials: Vec<CredentialGrant>) {
-        let own = |credential: &CredentialGrant| self.session_keys.contains(&credential.name);
+    /// Takes the server's new credentials; session-level ones, those named in `keep`, lists and the end of the clone stay as
+    /// they are.
+    pub fn replace(&mut self, mut credentials: Vec<CredentialGrant>, keep: &[String]) {
+        let own = |credential: &CredentialGrant| {
+            self.session_keys.contains(&credential.name) || keep.contains(&credential.name)
+        };
         credentials.retain(|credential| !own(credential));
         credentials.extend(self.current.credentials.drain(..).filter(own));
         self.current.credentials = credentials;

@@ -246,10 +246,10 @@ async fn obey(sidecar: &Sidecar, commands: &mut mpsc::Receiver<ServerToSidecar>,
                     }
                 }
             }
-            ServerToSidecar::Credentials { credentials } => {
+            ServerToSidecar::Credentials { credentials, keep } => {
                 let applied = sidecar.apply_grants(|holder| {
                     if let Some(holder) = holder {
-                        holder.replace(credentials);
+                        holder.replace(credentials, &keep);
                     }
                 });
                 if let Err(problem) = applied {

@@ -261,6 +261,7 @@ impl Store {
         sqlx::query!("DELETE FROM messages WHERE session_id = ?1", key).execute(&mut *tx).await?;
         sqlx::query!("DELETE FROM turns WHERE session_id = ?1", key).execute(&mut *tx).await?;
         sqlx::query!("DELETE FROM session_stubs WHERE session_id = ?1", key).execute(&mut *tx).await?;
+        sqlx::query!("DELETE FROM session_repositories WHERE session_id = ?1", key).execute(&mut *tx).await?;
         let gone = id.clone();
         self.commit(tx, move |wakers| wakers.close(&gone)).await?;
         Ok(before)
@@ -286,6 +287,28 @@ impl Store {
         insert_stubs(&mut tx, id, &stubs).await?;
         tx.commit().await?;
         self.stubs(id).await
+    }
+
+    /// Notes the repository for which the session's sandbox gets tokens of the platform's own; none: it gets none.
+    pub async fn set_token_repository(&self, id: &SessionId, repository: Option<&str>) -> Result<(), StoreError> {
+        let key = id.as_str();
+        let mut tx = self.begin().await?;
+        Change::load(&mut tx, id).await?;
+        sqlx::query!("DELETE FROM session_repositories WHERE session_id = ?1", key).execute(&mut *tx).await?;
+        if let Some(repository) = repository {
+            sqlx::query!("INSERT INTO session_repositories (session_id, repository) VALUES (?1, ?2)", key, repository)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The repository for which the session's sandbox gets tokens of the platform's own.
+    pub async fn token_repository(&self, id: &SessionId) -> Result<Option<String>, StoreError> {
+        let key = id.as_str();
+        let query = sqlx::query_scalar!("SELECT repository FROM session_repositories WHERE session_id = ?1", key);
+        Ok(query.fetch_optional(self.readers()).await?)
     }
 
     /// Notes what the sidecar of `incarnation` will prove itself with. Only the token's hash is kept.

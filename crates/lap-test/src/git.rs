@@ -21,10 +21,15 @@ pub struct GitServer {
     shared: Arc<Shared>,
 }
 
+/// Says of a password whether it counts now.
+pub type Accepts = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// How a git server is set up.
 pub struct GitConfig {
     /// The password that opens it, whatever the user; none lets everybody in.
     pub token: Option<String>,
+    /// Further passwords, such as tokens that end.
+    pub accepts: Option<Accepts>,
     /// Names and addresses of the certificate.
     pub names: Vec<String>,
 }
@@ -33,6 +38,7 @@ impl Default for GitConfig {
     fn default() -> GitConfig {
         GitConfig {
             token: Some(String::from("git-token-for-tests-0123456789")),
+            accepts: None,
             names: ["git.test", "localhost", "127.0.0.1"].map(String::from).to_vec(),
         }
     }
@@ -51,6 +57,7 @@ pub struct GitRequest {
 
 struct Shared {
     token: Option<String>,
+    accepts: Option<Accepts>,
     root: PathBuf,
     requests: Mutex<Vec<GitRequest>>,
 }
@@ -63,9 +70,9 @@ impl GitServer {
 
     /// Starts one over https.
     pub async fn start_with(ca: &TestCa, config: GitConfig) -> GitServer {
-        let GitConfig { token, names } = config;
+        let GitConfig { token, accepts, names } = config;
         let root = tempfile::Builder::new().prefix("lap-test-git-").tempdir().expect("a folder for repositories");
-        let shared = Arc::new(Shared { token, root: root.path().to_owned(), requests: Mutex::default() });
+        let shared = Arc::new(Shared { token, accepts, root: root.path().to_owned(), requests: Mutex::default() });
         let tls = ca.server_config(&names, &["h2", "http/1.1"]);
         let serving = shared.clone();
         let running = web::serve(Some(tls), move |request| handle(serving.clone(), request));
@@ -208,7 +215,9 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let allowed = shared.token.as_deref().is_none_or(|token| carries(&head.headers, token));
+    let given = password(&head.headers);
+    let allowed = shared.token.as_ref().is_none_or(|token| given.as_ref() == Some(token))
+        || shared.accepts.as_ref().zip(given.as_ref()).is_some_and(|(accepts, given)| accepts(given));
     let response = if allowed {
         let body = web::whole(body).await;
         backend(&shared.root, &head, body).await
@@ -225,14 +234,14 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
     response
 }
 
-fn carries(headers: &HeaderMap, token: &str) -> bool {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+/// The password a request carries.
+fn password(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     if let Some(bearer) = value.strip_prefix("Bearer ") {
-        return bearer == token;
+        return Some(bearer.to_owned());
     }
-    let decoded = value.strip_prefix("Basic ").map(|code| base64::engine::general_purpose::STANDARD.decode(code));
-    let Some(Ok(decoded)) = decoded else { return false };
-    String::from_utf8(decoded).is_ok_and(|pair| pair.split_once(':').is_some_and(|(_, password)| password == token))
+    let decoded = base64::engine::general_purpose::STANDARD.decode(value.strip_prefix("Basic ")?).ok()?;
+    String::from_utf8(decoded).ok()?.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 async fn backend(root: &Path, head: &http::request::Parts, body: Bytes) -> Response<Body> {

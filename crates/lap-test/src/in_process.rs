@@ -103,6 +103,7 @@ pub fn engine_config(data_dir: &std::path::Path) -> EngineConfig {
         git_author: None,
         git_token: None,
         git_token_hosts: Vec::new(),
+        repository_tokens: None,
         test_harnesses: true,
     }
 }

@@ -7,6 +7,7 @@ pub mod canary;
 pub mod echo;
 pub mod gateway;
 pub mod git;
+pub mod github;
 pub mod harness;
 pub mod in_process;
 pub mod scenario;

@@ -1,5 +1,7 @@
 //! Flags and environment of the server, checked all at once. The only place that knows their names.
 
+mod github_app;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -73,6 +75,8 @@ pub struct ServeArgs {
     /// Hosts whose clones may use the platform's GIT_TOKEN, separated by commas
     #[arg(long, env = "LAP_GIT_TOKEN_HOSTS", default_value = "github.com", value_name = "HOSTS")]
     git_token_hosts: String,
+    #[command(flatten)]
+    github_app: github_app::GithubAppArgs,
     /// Offer the `shell` harness, which answers with the output of the message run as a command; for smoke checks
     #[arg(long, env = "LAP_TEST_HARNESSES", value_name = "BOOL", default_value = "false", hide = true)]
     test_harnesses: String,
@@ -108,6 +112,10 @@ struct Problems(Vec<String>);
 impl Problems {
     fn take<T>(&mut self, name: &str, result: Result<T, String>) -> Option<T> {
         result.map_err(|problem| self.0.push(format!("{name}: {problem}"))).ok()
+    }
+
+    fn all<T>(&mut self, result: Result<T, Vec<String>>) -> Option<T> {
+        result.map_err(|problems| self.0.extend(problems)).ok()
     }
 }
 
@@ -171,6 +179,7 @@ impl ServeArgs {
         if self.master_key.as_ref().is_some_and(|key| key.expose().len() < 16) {
             problems.0.push("LAP_MASTER_KEY: is shorter than 16 characters".to_owned());
         }
+        let repository_tokens = problems.all(self.github_app.check(extra_ca_pem.clone()));
         let collected = (|| {
             let limits = Limits {
                 memory_bytes: memory_bytes?,
@@ -198,6 +207,7 @@ impl ServeArgs {
                     git_author,
                     git_token: self.git_token,
                     git_token_hosts,
+                    repository_tokens: repository_tokens?,
                     test_harnesses: test_harnesses?,
                 },
                 data_dir,

@@ -72,6 +72,11 @@ const BORDERS: &[Border] = &[
         others: Never(&["axum", "http", "hyper", "hyper-util", "kube", "rcgen", "rustls", SQL[0], SQL[1]]),
     },
     Border {
+        name: "lap-github",
+        knows: &["lap-domain", "lap-engine"],
+        others: Never(&["axum", "clap", "kube", "lap-store", SQL[0], SQL[1]]),
+    },
+    Border {
         name: "lap-server",
         knows: &["lap-api", "lap-domain", "lap-engine"],
         others: Never(&["kube", "libc", "rustix", SQL[0], SQL[1]]),
@@ -90,6 +95,7 @@ const BORDERS: &[Border] = &[
             "lap-client",
             "lap-domain",
             "lap-engine",
+            "lap-github",
             "lap-guest",
             "lap-harness",
             "lap-sandbox",

@@ -158,6 +158,8 @@ fn words(event: &Event) -> Option<String> {
         EventKind::EgressRefused { host, code, detail } => {
             format!("egress refused ({code}): {host}: {}", flat(detail))
         }
+        EventKind::CredentialRenewed { name, expires_at } => format!("{name} renewed, until {expires_at}"),
+        EventKind::CredentialFailed { name, reason } => format!("no fresh {name}: {}", flat(reason)),
         EventKind::SandboxLimit { limit, detail } => format!("limit {limit}: {}", flat(detail)),
         EventKind::Error { code, error } => format!("error ({code}): {}", flat(error)),
     })

@@ -15,7 +15,7 @@ use lap_domain::agent::{AgentEdit, NewAgent};
 use lap_domain::ids::{AgentId, SessionId};
 use lap_domain::secret::Secret;
 use lap_domain::session::SessionState;
-use lap_engine::{Engine, EngineError, NewSession, NewTurn, QueuedTurn};
+use lap_engine::{Engine, EngineConfig, EngineError, NewSession, NewTurn, QueuedTurn, RepositoryTokens};
 use lap_link::{MAX_FRAME_BYTES, Reader, Writer};
 use lap_sandbox::SandboxSpec;
 use lap_sandbox::fake::FakeBackend;
@@ -43,29 +43,37 @@ pub struct World {
     pub backend: FakeBackend,
     pub store: Store,
     pub data: tempfile::TempDir,
+    tokens: Option<RepositoryTokens>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
 impl World {
     pub async fn start() -> Self {
+        Self::with_tokens(None).await
+    }
+
+    /// With an app that makes tokens for repositories.
+    pub async fn with_tokens(tokens: Option<RepositoryTokens>) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         let database = data.path().join("lap.db");
         let store = Store::open(&database, EncryptionKey::new(&[7; 32])).await.expect("a fresh database opens");
         let backend = FakeBackend::new();
-        let (engine, stop, running) = Self::run(&data, &store, &backend);
-        Self { engine, backend, store, data, stop, running }
+        let (engine, stop, running) = Self::run(&data, &store, &backend, tokens.clone());
+        Self { engine, backend, store, data, tokens, stop, running }
     }
 
     fn run(
         data: &tempfile::TempDir,
         store: &Store,
         backend: &FakeBackend,
+        repository_tokens: Option<RepositoryTokens>,
     ) -> (Engine, CancellationToken, JoinHandle<()>) {
         let socket = data.path().join("link.sock");
         let _ = std::fs::remove_file(&socket);
         let links = UnixListener::bind(socket).expect("a socket can be made");
-        let engine = Engine::new(engine_config(data.path()), store.clone(), Arc::new(backend.clone()), "fake");
+        let config = EngineConfig { repository_tokens, ..engine_config(data.path()) };
+        let engine = Engine::new(config, store.clone(), Arc::new(backend.clone()), "fake");
         let stop = CancellationToken::new();
         let running = {
             let (engine, stop) = (engine.clone(), stop.clone());
@@ -78,13 +86,25 @@ impl World {
     pub async fn restart(&mut self) {
         self.stop.cancel();
         soon("the engine ends", &mut self.running).await.expect("the engine does not panic");
-        (self.engine, self.stop, self.running) = Self::run(&self.data, &self.store, &self.backend);
+        (self.engine, self.stop, self.running) = Self::run(&self.data, &self.store, &self.backend, self.tokens.clone());
     }
 
     pub async fn agent(&self, env_vars: &[(&str, &str)]) -> AgentId {
         let new = NewAgent {
             model: Some("test/model".into()),
             harness_id: Some("shell".into()),
+            env_vars: secrets(env_vars),
+            ..NewAgent::default()
+        };
+        self.engine.create_agent(new).await.expect("an agent").agent.id
+    }
+
+    /// An agent of a repository.
+    pub async fn agent_of(&self, repo_url: &str, env_vars: &[(&str, &str)]) -> AgentId {
+        let new = NewAgent {
+            model: Some("test/model".into()),
+            harness_id: Some("shell".into()),
+            repo_url: Some(repo_url.into()),
             env_vars: secrets(env_vars),
             ..NewAgent::default()
         };
@@ -129,6 +149,22 @@ impl World {
                 let state = self.store.session(session).await.expect("the session").state;
                 if state.as_str() == name {
                     return state;
+                }
+                newest.changed().await.expect("the session stays");
+            }
+        })
+        .await
+    }
+
+    /// Waits for an event of this name; answers with its data.
+    pub async fn event(&self, session: &SessionId, name: &str) -> String {
+        let mut newest = self.store.subscribe(session);
+        soon(name, async {
+            loop {
+                newest.borrow_and_update();
+                let events = self.store.events(session, 0, 1000).await.expect("the log");
+                if let Some(event) = events.into_iter().rev().find(|event| event.kind == name) {
+                    return event.data;
                 }
                 newest.changed().await.expect("the session stays");
             }
@@ -258,8 +294,13 @@ impl Sidecar {
     }
 
     pub async fn credentials(&mut self) -> Vec<CredentialGrant> {
+        self.credentials_and_kept().await.0
+    }
+
+    /// The new credentials, and the names of those that stay as they are.
+    pub async fn credentials_and_kept(&mut self) -> (Vec<CredentialGrant>, Vec<String>) {
         match self.next().await {
-            Some(ServerToSidecar::Credentials { credentials }) => credentials,
+            Some(ServerToSidecar::Credentials { credentials, keep }) => (credentials, keep),
             other => panic!("not credentials: {other:?}"),
         }
     }

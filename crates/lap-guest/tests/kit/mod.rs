@@ -254,7 +254,7 @@ pub fn boot() -> GuestBoot {
 }
 
 pub fn repo(url: &str, token: Option<&str>) -> Repo {
-    Repo { url: url.to_owned(), branch: "main".to_owned(), clone_token: token.map(str::to_owned) }
+    Repo { url: url.to_owned(), branch: "main".to_owned(), clone_token: token.map(str::to_owned), no_token: None }
 }
 
 /// The deltas of a kind, joined.

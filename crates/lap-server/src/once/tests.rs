@@ -23,6 +23,7 @@ fn config(data_dir: std::path::PathBuf) -> EngineConfig {
         git_author: None,
         git_token: None,
         git_token_hosts: Vec::new(),
+        repository_tokens: None,
         test_harnesses: true,
     }
 }

@@ -31,8 +31,19 @@ fn check(holder: &Holder, expect: &[(&str, &str)]) {
 #[test]
 fn new_credentials_replace_the_agents_credentials_and_keep_the_sessions() {
     let mut holder = Holder::new(grants(vec![grant("A", "a1", false), grant("S", "s1", false)]), vec!["S".into()]);
-    holder.replace(vec![grant("A", "a2", false), grant("B", "b", false), grant("S", "forged", false)]);
+    holder.replace(vec![grant("A", "a2", false), grant("B", "b", false), grant("S", "forged", false)], &[]);
     check(&holder, &[("A", "a2"), ("B", "b"), ("S", "s1")]);
+}
+
+#[test]
+fn what_the_server_has_not_got_at_hand_stays() {
+    let mut holder = Holder::new(grants(vec![grant("A", "a1", false), grant("T", "t1", false)]), Vec::new());
+    holder.replace(vec![grant("A", "a2", false)], &["T".into()]);
+    check(&holder, &[("A", "a2"), ("T", "t1")]);
+    holder.replace(vec![grant("A", "a2", false), grant("T", "t2", false)], &[]);
+    check(&holder, &[("A", "a2"), ("T", "t2")]);
+    holder.replace(vec![grant("A", "a2", false)], &[]);
+    check(&holder, &[("A", "a2")]);
 }
 
 #[test]
@@ -41,6 +52,6 @@ fn the_end_of_the_clone_is_for_good() {
     check(&holder, &[("A", "a"), ("GIT_TOKEN", "g")]);
     holder.end_clone();
     check(&holder, &[("A", "a")]);
-    holder.replace(vec![grant("GIT_TOKEN", "g", true)]);
+    holder.replace(vec![grant("GIT_TOKEN", "g", true)], &[]);
     check(&holder, &[]);
 }

@@ -3,6 +3,7 @@
 mod bring_up;
 mod canary;
 mod events;
+mod github_app;
 mod limits;
 mod main_job;
 mod many;
