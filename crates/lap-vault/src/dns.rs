@@ -37,7 +37,7 @@ pub(crate) async fn serve(socket: UdpSocket, names: Arc<Names>, stop: Cancellati
 }
 
 /// The answer to a query; none to what is no query at all.
-fn answer(query: &[u8], names: &Names) -> Option<Vec<u8>> {
+pub(crate) fn answer(query: &[u8], names: &Names) -> Option<Vec<u8>> {
     let header: &[u8; 12] = query.first_chunk()?;
     if header[2] & 0x80 != 0 {
         return None;

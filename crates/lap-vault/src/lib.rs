@@ -13,6 +13,8 @@ mod connection;
 mod dns;
 mod error;
 mod forms;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod gateway;
 mod grants;
 mod listener;

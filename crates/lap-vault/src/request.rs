@@ -50,12 +50,12 @@ pub(crate) async fn handle(connection: &Arc<Connection>, request: Request<Incomi
 }
 
 /// Where a request goes, after everything in it that names a place was found to agree.
-struct Asked {
-    host: Host,
-    port: u16,
-    must_be: Option<IpAddr>,
+pub(crate) struct Asked {
+    pub host: Host,
+    pub port: u16,
+    pub must_be: Option<IpAddr>,
     /// As the client wrote it.
-    authority: HeaderValue,
+    pub authority: HeaderValue,
 }
 
 /// Everything about the way of a request.
@@ -107,7 +107,7 @@ async fn proceed(
 }
 
 /// Finds out where the request goes. Every disagreement is an error: a proxy that guesses can be played against the server.
-fn asked<B>(connection: &Connection, request: &Request<B>) -> Result<Asked, Refusal> {
+pub(crate) fn asked<B>(connection: &Connection, request: &Request<B>) -> Result<Asked, Refusal> {
     if let Some(sentence) = &connection.disagreement {
         return Err(Refusal::misdirected(sentence.clone()));
     }

@@ -236,7 +236,7 @@ async fn collected(
 }
 
 /// The form a secret must have in this kind of body, and the credentials that can be swapped in it.
-fn needles_for(table: &Table, headers: &HeaderMap, mask: u128) -> (Arc<Needles>, u128) {
+pub(crate) fn needles_for(table: &Table, headers: &HeaderMap, mask: u128) -> (Arc<Needles>, u128) {
     let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if kind.ends_with("/json") || kind.ends_with("+json") || kind.ends_with("ndjson") {

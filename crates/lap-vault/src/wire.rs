@@ -68,7 +68,7 @@ impl Wire {
 }
 
 /// None: more bytes are needed.
-fn judge(seen: &[u8]) -> Option<Speaks> {
+pub(crate) fn judge(seen: &[u8]) -> Option<Speaks> {
     match seen {
         [] => None,
         [0x16] => None,
