@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test attack check lint bench dist
+.PHONY: help setup demo test attack check lint bench fuzz dist
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 MUSL := $(shell uname -m)-unknown-linux-musl
@@ -38,6 +38,10 @@ bench: setup ## Print the benchmark table, each row against its baseline (BENCH=
 	cargo build --locked --profile fast -p lap -p xtask
 	cargo build --locked --profile fast -p lap-vault --example bench
 	@$(TARGET)/fast/xtask bench $(BENCH)
+
+fuzz: ## Fuzz each target for FUZZ_SECONDS (60) with libFuzzer (FUZZ="hosts egress" for some)
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh $(FUZZ)
 
 dist: ## Build the static release binary (musl)
 	@scripts/setup.sh dist

@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh          what building, testing and the demo need
 #   scripts/setup.sh dist     also what the static release binary needs
+#   scripts/setup.sh fuzz     also what fuzzing by hand needs
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -30,6 +31,10 @@ need ripgrep "searching inside sandboxes" have rg
 need util-linux "namespaces: unshare, nsenter" have nsenter
 if [ "${1:-}" = dist ]; then
     need musl-tools "C compiler of the static binary: musl-gcc" have musl-gcc
+fi
+
+if [ "${1:-}" = fuzz ]; then
+    need g++ "compiler of libFuzzer" have c++
 fi
 
 if [ ${#packages[@]} -gt 0 ]; then
@@ -75,4 +80,9 @@ if [ "${1:-}" = dist ]; then
         say "installing by rustup: the target $target"
         rustup target add "$target" >&2 || die "rustup could not add $target: the static binary needs it"
     fi
+fi
+
+if [ "${1:-}" = fuzz ] && ! have cargo-fuzz; then
+    say "installing by cargo: cargo-fuzz"
+    cargo install --locked cargo-fuzz >&2 || die "cargo could not install cargo-fuzz"
 fi

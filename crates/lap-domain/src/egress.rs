@@ -242,11 +242,12 @@ impl Net {
 impl fmt::Display for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let single = self.bits == if self.addr.is_ipv4() { 32 } else { 128 };
-        match (single, self.addr) {
-            (true, IpAddr::V6(addr)) => write!(f, "[{addr}]"),
-            (true, addr) => write!(f, "{addr}"),
-            (false, addr) => write!(f, "{addr}/{}", self.bits),
+        // IPv6 stands in brackets, so that a port can follow.
+        match self.addr {
+            IpAddr::V6(addr) => write!(f, "[{addr}]")?,
+            addr => write!(f, "{addr}")?,
         }
+        if single { Ok(()) } else { write!(f, "/{}", self.bits) }
     }
 }
 

@@ -49,16 +49,23 @@ fn check(policy: &Policy, target: &Target<'_>) {
     let open = |policy: &Policy| policy.decide(target) == Verdict::Allowed;
     let (named, dialled) = (Host::clone(target.host), Host::from_addr(target.addr));
     let speaks = |entry: &Entry| entry.matches(&named, target.port) || entry.matches(&dialled, target.port);
-    if policy.deny.iter().any(speaks) {
-        assert!(matches!(&verdict, Verdict::Refused(refusal) if refusal.code == ReasonCode::Denied), "deny wins: {verdict:?}");
+    if policy.deny.iter().any(|entry| entry.matches(&named, target.port)) {
+        assert!(
+            matches!(&verdict, Verdict::Refused(refusal) if refusal.code == ReasonCode::Denied),
+            "deny wins: {verdict:?}"
+        );
     }
+    assert!(!policy.deny.iter().any(speaks) || !open(policy), "deny wins: {verdict:?}");
     if let Verdict::Refused(refusal) = policy.decide_unresolved(target.host, target.port) {
         assert_eq!(verdict, Verdict::Refused(refusal), "a name that is refused stays refused once it is resolved");
     }
     let kind = address_kind(target.addr);
     if open(policy) {
         assert_ne!(kind, AddressKind::Metadata, "metadata never opens");
-        assert!(kind == AddressKind::Public || policy.private_allow.iter().any(speaks), "only the operator opens what is private");
+        assert!(
+            kind == AddressKind::Public || policy.private_allow.iter().any(speaks),
+            "only the operator opens what is private"
+        );
         let listed = policy.allow.iter().chain(&policy.implied).any(|entry| entry.matches(&named, target.port));
         assert!(policy.allow.is_empty() || listed, "a list that is not empty closes everything else");
     }

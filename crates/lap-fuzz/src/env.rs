@@ -48,7 +48,10 @@ pub(crate) fn env(data: &[u8]) {
             stub_of(key, own.expose().len());
         }
     }
-    assert_eq!(merged.len(), agent.values.keys().chain(session.values.keys()).collect::<std::collections::BTreeSet<_>>().len());
+    assert_eq!(
+        merged.len(),
+        agent.values.keys().chain(session.values.keys()).collect::<std::collections::BTreeSet<_>>().len()
+    );
     let mut problems = Vec::new();
     let stored = BTreeMap::from([("KEPT".to_owned(), Secret::new("kept".to_owned()))]);
     for (key, value) in env_vars::resolve_masks(agent.values.clone(), &stored, &mut problems) {
@@ -71,7 +74,10 @@ fn check(given: &Given) -> bool {
         assert!(first == b'_' || first.is_ascii_alphabetic(), "{key}");
         assert!(bytes.all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()), "{key}");
         assert!(!value.contains('\0'));
-        assert!(!key.starts_with("LAP_") && !key.starts_with("LD_") && !["PATH", "HOME", "GIT_TOKEN"].contains(&key), "{key}");
+        assert!(
+            !key.starts_with("LAP_") && !key.starts_with("LD_") && !["PATH", "HOME", "GIT_TOKEN"].contains(&key),
+            "{key}"
+        );
     }
     true
 }

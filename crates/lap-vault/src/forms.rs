@@ -20,11 +20,48 @@ pub(crate) fn json(value: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The other ways in which a text may stand in JSON: with what is not ASCII escaped (Python), with what HTML cares about
+/// escaped (Go), with slashes escaped (PHP), each with digits in either case.
+fn json_variants(text: &str) -> Vec<Vec<u8>> {
+    let ways: [fn(char) -> bool; 4] = [
+        |_| false,
+        |c| !c.is_ascii(),
+        |c| matches!(c, '<' | '>' | '&'),
+        |c| !c.is_ascii() || matches!(c, '<' | '>' | '&'),
+    ];
+    let mut out = Vec::new();
+    for way in ways {
+        for upper in [false, true] {
+            let mut escaped = String::with_capacity(text.len() + 8);
+            for c in text.chars() {
+                if !way(c) {
+                    escaped.push(c);
+                    continue;
+                }
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    escaped.push_str(&if upper { format!("\\u{unit:04X}") } else { format!("\\u{unit:04x}") });
+                }
+            }
+            out.push(escaped.replace('/', "\\/").into_bytes());
+            out.push(escaped.into_bytes());
+        }
+    }
+    out
+}
+
 /// With everything but unreserved characters as `%XX`; right in paths, queries and forms alike.
 pub(crate) fn percent(value: &[u8]) -> Vec<u8> {
+    percent_but(value, b"-._~")
+}
+
+/// What else encoders leave as it is: slashes (Python), some signs (browsers), what a path may hold.
+const ALSO_PLAIN: [&[u8]; 4] = [b"-._~/", b"-._~!'()*", b"-._*", b"-._~!$&'()*+,;=:@/"];
+
+/// With everything but letters, digits and these as `%XX`.
+fn percent_but(value: &[u8], plain: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() + 8);
     for byte in value {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+        if byte.is_ascii_alphanumeric() || plain.contains(byte) {
             out.push(*byte);
         } else {
             out.extend_from_slice(format!("%{byte:02X}").as_bytes());
@@ -70,13 +107,17 @@ pub(crate) fn to_scrub(secret: &[u8], stub: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     };
     add(secret.to_vec(), stub.to_vec());
     let escaped = json(secret);
-    let slashes = String::from_utf8_lossy(&escaped).replace('/', "\\/").into_bytes();
+    for variant in json_variants(&String::from_utf8_lossy(&escaped)) {
+        add(variant, stub.to_vec());
+    }
     add(escaped, stub.to_vec());
-    add(slashes, stub.to_vec());
-    let encoded = percent(secret);
-    add(encoded.clone(), stub.to_vec());
-    add(lower_percent(&encoded), stub.to_vec());
-    add(String::from_utf8_lossy(&encoded).replace("%20", "+").into_bytes(), stub.to_vec());
+    for plain in ALSO_PLAIN.into_iter().chain([&b"-._~"[..]]) {
+        let encoded = percent_but(secret, plain);
+        for encoded in [lower_percent(&encoded), encoded] {
+            add(String::from_utf8_lossy(&encoded).replace("%20", "+").into_bytes(), stub.to_vec());
+            add(encoded, stub.to_vec());
+        }
+    }
     let same_length: Vec<u8> = stub.iter().copied().cycle().take(secret.len()).collect();
     for before in 0..3 {
         let (text, with) = (base64_inside(secret, before), base64_inside(&same_length, before));
@@ -125,5 +166,20 @@ mod tests {
         assert_eq!(json(b"a\"b\\c\n\x01"), b"a\\\"b\\\\c\\n\\u0001");
         assert_eq!(percent(b"a b/%c-._~"), b"a%20b%2F%25c-._~");
         assert_eq!(lower_percent(b"%2Fa%2F"), b"%2fa%2f");
+    }
+
+    #[test]
+    fn looks_for_what_each_language_makes_of_a_value() {
+        let forms = to_scrub("AKé/<+>&= end".as_bytes(), b"stub_x_0123456789abcdef");
+        let has = |form: &str| forms.iter().any(|(text, _)| text == form.as_bytes());
+        for form in [
+            "AK\\u00e9/<+>&= end",             // Python's json
+            "AKé/\\u003c+\\u003e\\u0026= end", // Go's
+            "AK\\u00e9\\/<+>&= end",           // PHP's
+            "AK%C3%A9/%3C%2B%3E%26%3D%20end",  // Python's quote
+            "AK%c3%a9%2f%3c%2b%3e%26%3d+end",  // a form, small digits
+        ] {
+            assert!(has(form), "{form}");
+        }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn judge(seen: &[u8]) -> Option<Speaks> {
         _ => {
             let method = seen.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-' || **b == b'_').count();
             match seen.get(method) {
-                Some(b' ') if method > 0 => Some(Speaks::Http1),
+                Some(b' ') if (1..=LONGEST_METHOD).contains(&method) => Some(Speaks::Http1),
                 None if method <= LONGEST_METHOD => None,
                 _ => Some(Speaks::Other),
             }
@@ -149,6 +149,10 @@ mod tests {
         check(b" GET / HTTP/1.1", Some(Speaks::Other));
         check(b"\r\nGET / HTTP/1.1", Some(Speaks::Other));
         check(&[b'A'; 30], Some(Speaks::Other));
+        // However many bytes come at once: a method that is too long is none.
+        check(&[b'A'; 21], Some(Speaks::Other));
+        check(b"AAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n", Some(Speaks::Other));
+        check(b"AAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n", Some(Speaks::Http1));
         check(&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f], Some(Speaks::Other));
     }
 }

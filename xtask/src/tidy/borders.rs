@@ -107,6 +107,12 @@ const BORDERS: &[Border] = &[
         ],
         others: Never(&["axum", "hyper", SQL[0], SQL[1]]),
     },
+    // Fuzz targets; nothing of the product depends on it.
+    Border {
+        name: "lap-fuzz",
+        knows: &["lap-api", "lap-domain", "lap-link", "lap-vault"],
+        others: Only(&["serde_json", "tokio", "url"]),
+    },
     // For tests, demo and benchmarks; nothing of the product depends on it.
     Border {
         name: "lap-test",

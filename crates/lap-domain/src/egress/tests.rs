@@ -168,7 +168,8 @@ fn entries_read_back_as_they_are() {
     ] {
         check_entry(text, Ok(text));
     }
-    check_entry("2001:db8::/32", Ok("2001:db8::/32"));
+    check_entry("2001:db8::/32", Ok("[2001:db8::]/32"));
+    check_entry("[2001:db8::]/32:443", Ok("[2001:db8::]/32:443"));
     check_entry("*.Example.com:8080", Ok("*.example.com:8080"));
 }
 

@@ -24,7 +24,11 @@ use crate::{scrub as answers, substitute};
 /// a value of it.
 const CREDENTIALS: [(&str, &str, &[&str]); 7] = [
     ("GITHUB_TOKEN", "GHP-0123456789abcdefghijklmnopqrstuVWXYZ", &["api.test"]),
-    ("QUOTED_SECRET", "Q\"uo\\te/d va+lue=& with %odd <signs>Z", &["api.test#header#path#query#body", "api.test:80#body"]),
+    (
+        "QUOTED_SECRET",
+        "Q\"uo\\te/d va+lue=& with %odd <signs>Z",
+        &["api.test#header#path#query#body", "api.test:80#body"],
+    ),
     ("OTHER_KEY", "OTHER-VALUE-WITH-LENGTH-OF-ITS-OWN", &["other.test#body#path"]),
     ("ANY_TOKEN", "ANYWHERE-IT-MAY-GO", &["*"]),
     ("LINES", "LINE ONE\r\nLINE TWO\tEND", &["api.test#body", "any.test#body"]),
@@ -32,8 +36,13 @@ const CREDENTIALS: [(&str, &str, &[&str]); 7] = [
     ("LITELLM_API_KEY", "GATEWAY-KEY-AS-LONG-AS-ITS-STUB-XYZ", &[]),
 ];
 
-const PLACES: [(&str, u16, bool); 5] =
-    [("api.test", 443, true), ("other.test", 443, true), ("api.test", 80, false), ("any.test", 8443, true), ("any.test", 80, false)];
+const PLACES: [(&str, u16, bool); 5] = [
+    ("api.test", 443, true),
+    ("other.test", 443, true),
+    ("api.test", 80, false),
+    ("any.test", 8443, true),
+    ("any.test", 80, false),
+];
 
 /// Values shorter than this are not taken out of answers.
 const SCRUBBED_FROM: usize = 8;
@@ -97,7 +106,8 @@ pub(super) fn has(text: &[u8], part: &str) -> bool {
 
 /// Which credentials' stubs, and which credentials' values, stand in a text as they are.
 fn stubs_in(text: &[u8]) -> u128 {
-    let bit = |(i, (name, secret, _)): (usize, &(&str, &str, &[&str]))| u128::from(has(text, &stub_of(name, secret))) << i;
+    let bit =
+        |(i, (name, secret, _)): (usize, &(&str, &str, &[&str]))| u128::from(has(text, &stub_of(name, secret))) << i;
     CREDENTIALS.iter().enumerate().map(bit).fold(0, |a, b| a | b)
 }
 
@@ -127,7 +137,14 @@ fn read(value: &[u8]) -> Vec<u8> {
 /// No stub stays in a credential header, no value goes where it may not, and what comes back is what was sent.
 pub fn swap_in_headers(data: &[u8]) {
     const NAMES: [&str; 8] = [
-        "authorization", "x-api-key", "cookie", "proxy-authorization", "x-other", "idempotency-key", "sec-websocket-protocol", "x-auth-data",
+        "authorization",
+        "x-api-key",
+        "cookie",
+        "proxy-authorization",
+        "x-other",
+        "idempotency-key",
+        "sec-websocket-protocol",
+        "x-auth-data",
     ];
     let mut input = Input::new(data);
     let name = HeaderName::from_static(NAMES[usize::from(input.byte()) % NAMES.len()]);
@@ -138,6 +155,8 @@ pub fn swap_in_headers(data: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(&sent) else { return };
     let in_position = substitute::is_credential_header(&name);
     let allowed = if in_position { open.credential } else { open.header };
+    // Only in a header made for credentials does Basic mean anything.
+    let read = if in_position { read } else { <[u8]>::to_vec };
     let (table, before) = (table(), read(&sent));
     let mut headers = HeaderMap::from_iter([(name.clone(), value)]);
     match substitute::headers(&table, &open, &mut headers, &to) {
@@ -155,7 +174,10 @@ pub fn swap_in_headers(data: &[u8]) {
             answers::headers(&table, u128::MAX, &mut headers);
             let back = headers[&name].as_bytes();
             assert_eq!(secrets_in(&read(back)) & scrubbed_ones(), 0, "{}", String::from_utf8_lossy(back));
-            if table.secrets.occurring(&sent) == 0 && !sent.to_ascii_lowercase().starts_with(b"basic ") && swapped & !scrubbed_ones() == 0 {
+            if table.secrets.occurring(&sent) == 0
+                && !sent.to_ascii_lowercase().starts_with(b"basic ")
+                && swapped & !scrubbed_ones() == 0
+            {
                 assert_eq!(String::from_utf8_lossy(back), String::from_utf8_lossy(&sent));
             }
         }
@@ -216,7 +238,12 @@ pub(super) fn in_pieces(needles: &Arc<Needles>, mask: u128, text: &[u8], cuts: &
 /// No stub stays in an opened body; its form stays what it was; what comes back is what was sent.
 pub fn swap_in_body(data: &[u8]) {
     const KINDS: [&str; 6] = [
-        "", "application/json", "application/x-www-form-urlencoded", "application/grpc+proto", "multipart/form-data; boundary=x", "application/vnd.api+json; charset=utf-8",
+        "",
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "application/grpc+proto",
+        "multipart/form-data; boundary=x",
+        "application/vnd.api+json; charset=utf-8",
     ];
     let mut input = Input::new(data);
     let kind = KINDS[usize::from(input.byte()) % KINDS.len()];

@@ -12,8 +12,9 @@ use crate::needles::{Release, Replacer};
 
 /// Letters that no stub has, so that nothing beside a stub can make a value of it, and signs that codings care about.
 const LETTERS: [char; 48] = [
-    'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M', 'N', 'O', 'P', 'Q', 'R', 'S', 'T', 'X', 'Y', 'Z', 'w', 'x', 'z', '/', '+',
-    '=', '%', '"', '\\', '<', '>', '&', '\'', '~', '!', '*', '(', ')', ' ', '\t', '\n', '$', 'é', '€', '😀',
+    'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M', 'N', 'O', 'P', 'Q', 'R', 'S', 'T', 'X', 'Y', 'Z',
+    'w', 'x', 'z', '/', '+', '=', '%', '"', '\\', '<', '>', '&', '\'', '~', '!', '*', '(', ')', ' ', '\t', '\n', '$',
+    'é', '€', '😀',
 ];
 
 /// How programs write a value down, and how others read it again.
