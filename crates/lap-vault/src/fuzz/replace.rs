@@ -8,6 +8,9 @@ use lap_domain::secret::Secret;
 use super::input::{Input, pieces};
 use crate::needles::{Needle, Needles, Release, Replacer};
 
+/// A text and what stands in for it.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// Needles shorter than this are not looked for.
 const SHORTEST: usize = 4;
 
@@ -20,7 +23,7 @@ pub fn replace(data: &[u8]) {
         if flags & 1 == 1 { bytes.iter().map(|byte| b'a' + byte % 3).collect() } else { bytes.to_vec() }
     };
     let enabled = u128::from(input.byte());
-    let pairs: Vec<(Vec<u8>, Vec<u8>)> = (0..input.byte() % 6 + 1)
+    let pairs: Vec<Pair> = (0..input.byte() % 6 + 1)
         .map(|_| {
             let text = narrow(input.sized(24));
             let mut with = input.sized(24).to_vec();
@@ -31,7 +34,7 @@ pub fn replace(data: &[u8]) {
         .collect();
     let cuts = input.sized(16).to_vec();
     let stream = narrow(input.rest());
-    let needle = |(i, (text, with)): (usize, &(Vec<u8>, Vec<u8>))| Needle {
+    let needle = |(i, (text, with)): (usize, &Pair)| Needle {
         text: Secret::new(text.clone()),
         with: Secret::new(with.clone()),
         owner: u8::try_from(i).expect("there are few"),
@@ -72,10 +75,10 @@ pub fn replace(data: &[u8]) {
 }
 
 /// Scans from the left, takes the longest text that begins here, goes on behind it.
-fn plainly(pairs: &[(Vec<u8>, Vec<u8>)], enabled: u128, input: &[u8]) -> (Vec<u8>, u128) {
+fn plainly(pairs: &[Pair], enabled: u128, input: &[u8]) -> (Vec<u8>, u128) {
     let (mut out, mut hits, mut at) = (Vec::new(), 0, 0);
     while at < input.len() {
-        let mut longest: Option<(usize, &(Vec<u8>, Vec<u8>))> = None;
+        let mut longest: Option<(usize, &Pair)> = None;
         for (owner, pair) in pairs.iter().enumerate() {
             let wanted = enabled >> owner & 1 == 1 && pair.0.len() >= SHORTEST;
             if wanted && input[at..].starts_with(&pair.0) && longest.is_none_or(|(_, l)| l.0.len() < pair.0.len()) {
