@@ -6,6 +6,7 @@
 
 mod answer;
 mod claude;
+mod codex;
 mod opencode;
 mod program;
 mod shell;
@@ -42,8 +43,9 @@ pub(crate) enum Order {
 /// A harness on its way up.
 pub(crate) enum Harness {
     Opencode(Box<opencode::Starting>),
-    /// Looks at the working tree when it starts, so it starts when there is one.
+    /// Those that look at the working tree when they start; so they start when there is one.
     Claude,
+    Codex,
     Shell,
 }
 
@@ -55,6 +57,7 @@ pub(crate) fn start(setting: &Setting, out: &Outbox) -> Result<Harness, Failure>
             opencode::Starting::spawn(setting, out).map(|starting| Harness::Opencode(Box::new(starting)))
         }
         "claude-stream-json" => Ok(Harness::Claude),
+        "codex-app-server" => Ok(Harness::Codex),
         "shell" => Ok(Harness::Shell),
         other => Err(Failure::new("harness_unknown", format!("this guest has no adapter `{other}`"))),
     }
@@ -72,6 +75,7 @@ impl Harness {
         match self {
             Self::Opencode(starting) => opencode::serve(*starting, setting, orders, out).await,
             Self::Claude => talk::serve::<claude::Claude>(setting, orders, out).await,
+            Self::Codex => talk::serve::<codex::Codex>(setting, orders, out).await,
             Self::Shell => shell::serve(setting, orders, out).await,
         }
     }

@@ -64,9 +64,9 @@ pub enum Progress {
 /// Why a harness could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// This build cannot drive it, so there is nothing to install.
-    #[error("{harness} cannot be installed: {why}")]
-    Unavailable { harness: String, why: String },
+    /// It is no program of its own.
+    #[error("{harness} needs no installation")]
+    BuiltIn { harness: String },
     /// The program exists for another kind of machine.
     #[error("{harness} {version} runs on {runs_on}, and this machine is {machine}")]
     Machine { harness: String, version: String, runs_on: String, machine: &'static str },
@@ -104,11 +104,9 @@ impl Harness {
         config: &InstallConfig,
         mut progress: impl FnMut(Progress),
     ) -> Result<PathBuf, InstallError> {
-        let unavailable = |why: String| InstallError::Unavailable { harness: self.id.clone(), why };
         let place = self.folder(&config.data_dir);
         let (Some(place), Some(program), Some(packages)) = (place, &self.install, self.packages) else {
-            let built_in = String::from("it needs no installation");
-            return Err(unavailable(if self.available() { built_in } else { self.how_to_install() }));
+            return Err(InstallError::BuiltIn { harness: self.id.clone() });
         };
         if program.arch != std::env::consts::ARCH {
             let (harness, version, runs_on) = (self.id.clone(), self.version.clone(), program.arch.clone());

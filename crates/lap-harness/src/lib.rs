@@ -36,9 +36,8 @@ pub struct Harness {
     /// Exists for tests; servers offer it only when told to.
     #[serde(default)]
     pub test_only: bool,
-    /// Which adapter of the guest drives it; none where this build has none.
-    #[serde(default)]
-    adapter: Option<String>,
+    /// Which adapter of the guest drives it.
+    adapter: String,
     /// Id of the harness whose program this one is: installed once for both, and started alike.
     #[serde(default)]
     program_of: Option<String>,
@@ -155,14 +154,9 @@ impl Harness {
         Harness { install, launch, place, packages: other.packages, ..self.clone() }
     }
 
-    /// Whether this build can drive it at all.
-    pub fn available(&self) -> bool {
-        self.adapter.is_some()
-    }
-
     /// Whether sessions of it can start: true once an installation was completed, never for a half-done one.
     pub fn installed(&self, data_dir: &Path) -> bool {
-        self.available() && self.folder(data_dir).is_none_or(|folder| install::is_whole(&folder, &self.place.1))
+        self.folder(data_dir).is_none_or(|folder| install::is_whole(&folder, &self.place.1))
     }
 
     /// Where its installation is or would be; none if it has nothing to install.
@@ -172,16 +166,7 @@ impl Harness {
 
     /// What a person does to have it, as the rest of a sentence.
     pub fn how_to_install(&self) -> String {
-        if self.available() {
-            format!("install it with `lap harness install {}`", self.id)
-        } else {
-            let able: Vec<&str> = known()
-                .iter()
-                .filter(|other| other.available() && !other.test_only)
-                .map(|other| other.id.as_str())
-                .collect();
-            format!("this version of LAP cannot run it yet; it runs {}", able.join(", "))
-        }
+        format!("install it with `lap harness install {}`", self.id)
     }
 
     /// How the guest starts it. The installation is mounted as `harness`.
@@ -198,7 +183,7 @@ impl Harness {
         HarnessLaunch {
             id: self.id.clone(),
             version: self.version.clone(),
-            adapter: self.adapter.clone().unwrap_or_default(),
+            adapter: self.adapter.clone(),
             command: program.chain(self.launch.args.iter().cloned()).collect(),
             env: self.launch.env.clone(),
             skills_dir: self.skills_dir.clone(),

@@ -10,6 +10,7 @@ pub mod git;
 pub mod github;
 pub mod harness;
 pub mod in_process;
+pub mod mcp;
 pub mod scenario;
 pub mod server;
 pub mod wait;

@@ -55,6 +55,12 @@ impl Answer {
         reports
     }
 
+    /// Whether a tool was called since the agent last began to speak.
+    pub(super) fn has_called(&self) -> bool {
+        let blocks = self.utterances.last().map_or(&[][..], |utterance| &utterance.blocks);
+        blocks.iter().any(|(_, block)| matches!(block, Block::Tool(_)))
+    }
+
     /// A piece of words.
     pub(super) fn delta(&mut self, key: &str, kind: DeltaKind, delta: &str) -> Option<Report> {
         if delta.is_empty() {

@@ -275,10 +275,23 @@ impl Answer {
                 "id": self.part_id("rs", position), "type": "reasoning",
                 "summary": [{ "type": "summary_text", "text": text }]
             }),
-            Piece::Call { name, input } => json!({
-                "id": self.part_id("fc", position), "type": "function_call", "status": "completed",
-                "call_id": self.part_id("call", position), "name": name, "arguments": input.to_string()
+            // A tool that takes text instead of JSON, such as apply_patch.
+            Piece::Call { name, input: Value::String(text) } => json!({
+                "id": self.part_id("ctc", position), "type": "custom_tool_call", "status": "completed",
+                "call_id": self.part_id("call", position), "name": name, "input": text
             }),
+            Piece::Call { name, input } => {
+                // Tools of one origin have a namespace: `mcp__server::tool`.
+                let (namespace, name) = name.split_once("::").map_or((None, name.as_str()), |(s, n)| (Some(s), n));
+                let mut call = json!({
+                    "id": self.part_id("fc", position), "type": "function_call", "status": "completed",
+                    "call_id": self.part_id("call", position), "name": name, "arguments": input.to_string()
+                });
+                if let Some(namespace) = namespace {
+                    call["namespace"] = json!(namespace);
+                }
+                call
+            }
             Piece::Slow(_) | Piece::Hold(_) => return None,
         })
     }
@@ -354,6 +367,12 @@ impl Answer {
                     between.push(("response.reasoning_summary_text.done", done));
                     let done = with(json!({ "summary_index": 0, "part": part(text) }));
                     between.push(("response.reasoning_summary_part.done", done));
+                }
+                Piece::Call { input: Value::String(text), .. } => {
+                    opened["status"] = json!("in_progress");
+                    opened["input"] = json!("");
+                    between.push(("response.custom_tool_call_input.delta", with(json!({ "delta": text }))));
+                    between.push(("response.custom_tool_call_input.done", with(json!({ "input": text }))));
                 }
                 Piece::Call { input, .. } => {
                     opened["status"] = json!("in_progress");

@@ -191,7 +191,8 @@ fn shell(command: &str, ask: &Ask) -> Piece {
 }
 
 fn edit(path: &str, old: &str, new: &str, ask: &Ask) -> Piece {
-    match offered(ask, &["edit", "Edit"]) {
+    match offered(ask, &["edit", "Edit", "apply_patch"]) {
+        Some("apply_patch") => Piece::Call { name: "apply_patch".into(), input: json!(patch(path, old, new)) },
         Some("edit") => {
             Piece::Call { name: "edit".into(), input: json!({ "filePath": path, "oldString": old, "newString": new }) }
         }
@@ -205,6 +206,13 @@ fn edit(path: &str, old: &str, new: &str, ask: &Ask) -> Piece {
             shell(&format!("python3 -c {} {} {} {}", quote(program), quote(path), quote(old), quote(new)), ask)
         }
     }
+}
+
+/// The change in the form that Codex's tool takes.
+fn patch(path: &str, old: &str, new: &str) -> String {
+    let lines = |mark: char, text: &str| text.lines().map(|line| format!("{mark}{line}\n")).collect::<String>();
+    let (old, new) = (lines('-', old), lines('+', new));
+    format!("*** Begin Patch\n*** Update File: {path}\n@@\n{old}{new}*** End Patch\n")
 }
 
 /// The first of these tools that the harness offers.

@@ -4,6 +4,7 @@ mod bring_up;
 mod canary;
 mod events;
 mod github_app;
+mod harnesses;
 mod limits;
 mod main_job;
 mod many;

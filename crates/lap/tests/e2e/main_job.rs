@@ -28,7 +28,7 @@ fn the_work() -> Vec<Step> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_mends_a_repository_and_pushes() {
-    let world = World::new(Needs::Opencode).await;
+    let world = World::new(Needs::Harness("opencode")).await;
     let repository = world.git.create_broken_project("pricing.git");
     world.gateway.script(Script::on(TASK, the_work()));
     let token = world.git.token().expect("the git server demands one").to_owned();
@@ -102,7 +102,7 @@ async fn an_agent_mends_a_repository_and_pushes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conversation_images_abort_and_model_errors() {
-    let world = World::new(Needs::Opencode).await;
+    let world = World::new(Needs::Harness("opencode")).await;
     let agent = world
         .agent(CreateAgent { name: Some("plain".into()), model: Some("test-model".into()), ..CreateAgent::default() })
         .await;

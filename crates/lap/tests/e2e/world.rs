@@ -42,8 +42,8 @@ pub struct World {
 pub enum Needs {
     /// The `shell` harness: a turn runs its text as a command.
     Shell,
-    /// The real opencode, installed once for all tests.
-    Opencode,
+    /// A real harness, installed once for all tests.
+    Harness(&'static str),
 }
 
 impl World {
@@ -65,8 +65,8 @@ impl World {
         let ca_file = ca.write(folder.path()).expect("mine");
         let (gateway, git, echo) =
             (Gateway::start(&ca).await, GitServer::start(&ca).await, Echo::start(&ca, &[]).await);
-        if needs == Needs::Opencode {
-            lap_test::harness::give(&data_dir, "opencode").await;
+        if let Needs::Harness(id) = needs {
+            lap_test::harness::give(&data_dir, id).await;
         }
         let mut env = vec![
             ("LITELLM_API_BASE", gateway.http_url()),
