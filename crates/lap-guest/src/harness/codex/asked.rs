@@ -29,8 +29,8 @@ impl Asked {
     pub(super) fn read(method: &str, id: &Value, params: &Value) -> Option<Self> {
         let kind = match method {
             "item/commandExecution/requestApproval" => {
-                let offered = params["availableDecisions"].as_array().into_iter().flatten();
-                let amendment = offered.filter(|one| !one["acceptWithExecpolicyAmendment"].is_null()).next().cloned();
+                let mut offered = params["availableDecisions"].as_array().into_iter().flatten();
+                let amendment = offered.find(|one| !one["acceptWithExecpolicyAmendment"].is_null()).cloned();
                 Kind::Command { amendment }
             }
             "item/fileChange/requestApproval" => Kind::Files,
