@@ -5,13 +5,16 @@
 //! milliseconds (`*_ms`, `i64`) on the link.
 
 pub mod agent;
+pub mod channel;
 pub mod error;
 pub mod event;
+pub mod files;
 pub mod link;
 pub mod list;
 pub mod message;
 pub mod platform;
 pub mod session;
+pub mod tty;
 
 /// What every secret value looks like in an answer; sent back, it keeps the stored value.
 pub const MASK: &str = "********";

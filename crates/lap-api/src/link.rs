@@ -1,7 +1,7 @@
 //! Messages between server, sidecar and guest.
 //!
 //! The sidecar dials the server; guest and sidecar share a socket pair made before the guest exists. Every message is one
-//! JSON frame (see `lap-link`). Unknown variants are answered by ending the link, never by guessing: peers exchange
+//! JSON frame (see `lap-link`); the bytes of channels (see [`crate::channel`]) are frames of their own kind beside them. Unknown variants are answered by ending the link, never by guessing: peers exchange
 //! [`PROTOCOL`] first.
 //!
 //! What the sandbox did arrives as one numbered log, kept by the sidecar until the server says it is stored
@@ -12,12 +12,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::SandboxFile;
+use crate::channel::{FromChannel, ToChannel};
 use crate::event::DeltaKind;
 use crate::message::{Attachment, Message, ToolCall};
 use crate::session::Usage;
 
 /// Version of everything in this file. A server speaks this and the one before.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+
+/// The oldest version a server still speaks to a sidecar that was started before it. 1 knows no channels.
+pub const OLDEST_PROTOCOL: u32 = 1;
+
+/// The first version that knows channels.
+pub const CHANNELS_SINCE: u32 = 2;
 
 /// First message of a sidecar on a fresh link.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +65,8 @@ pub enum ServerToSidecar {
     Ack { seq: u64 },
     /// For the guest.
     Guest(Box<ToGuest>),
+    /// For the guest, about a channel.
+    Channel(ToChannel),
     /// End the sandbox now.
     Stop,
 }
@@ -70,6 +79,8 @@ pub enum SidecarToServer {
     Hello(Hello),
     /// One entry of the sandbox's log. Numbers rise by one.
     Log { seq: u64, at_ms: i64, entry: LogEntry },
+    /// The guest said this about a channel. Not kept: without a link there are no channels.
+    Channel(FromChannel),
 }
 
 /// One thing that happened in or around the sandbox.
@@ -203,6 +214,8 @@ pub enum ToGuest {
     Abort { turn_id: String },
     /// The answer to a permission request: `allow`, `allow_always` or `deny`.
     Permission { request_id: String, decision: String },
+    /// About a channel.
+    Channel(ToChannel),
 }
 
 /// One user message for the harness.
@@ -225,6 +238,8 @@ pub enum FromGuest {
     Report(Report),
     /// A line of output of guest, clone, installation or harness, for `sandbox_logs`.
     Line { source: String, text: String },
+    /// About a channel.
+    Channel(FromChannel),
 }
 
 /// What a guest knows at its start. No secret is in it: values are plain or stubs.

@@ -34,13 +34,17 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = Arc::clone(&self.tls);
-        Box::pin(async move {
-            tokio::time::timeout(CONNECT_DEADLINE, open(uri, tls))
-                .await
-                .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "nobody answered in 10 s")))
-                .map(TokioIo::new)
-        })
+        let connector = self.clone();
+        Box::pin(async move { connector.alone(uri).await.map(TokioIo::new) })
+    }
+}
+
+impl Connector {
+    /// One connection for itself, outside of any pool.
+    pub(crate) async fn alone(&self, uri: Uri) -> io::Result<Stream> {
+        tokio::time::timeout(CONNECT_DEADLINE, open(uri, Arc::clone(&self.tls)))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "nobody answered in 10 s")))
     }
 }
 
@@ -58,6 +62,7 @@ async fn open(uri: Uri, tls: Arc<rustls::ClientConfig>) -> io::Result<Stream> {
     Ok(Stream::Tls(Box::new(TlsConnector::from(tls).connect(name, tcp).await?)))
 }
 
+#[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),

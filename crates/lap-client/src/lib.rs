@@ -13,6 +13,7 @@ mod platform;
 mod sessions;
 pub mod sse;
 mod transport;
+mod tty;
 
 pub use agents::AgentListQuery;
 pub use config::{ApiKey, ClientConfig, ConfigError, server_url};
@@ -21,3 +22,4 @@ pub use events::{EventStream, Feed, LogEntry, TurnStream};
 pub use platform::Health;
 pub use sessions::SessionListQuery;
 pub use transport::Client;
+pub use tty::{TtyEvent, TtyOptions, TtyReader, TtyWriter};

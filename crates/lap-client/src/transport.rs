@@ -35,6 +35,7 @@ pub struct Client {
 
 struct Inner {
     http: HyperClient<Connector, Full<Bytes>>,
+    connector: Connector,
     server: Url,
     authorization: Option<HeaderValue>,
 }
@@ -60,16 +61,34 @@ impl Client {
             None => None,
         };
         let tls = config::tls(server.scheme() == "https", extra_ca_pem.as_deref())?;
+        let connector = Connector { tls };
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_idle_timeout(POOL_IDLE)
             .pool_timer(TokioTimer::new())
-            .build(Connector { tls });
-        Ok(Self { inner: Arc::new(Inner { http, server, authorization }) })
+            .build(connector.clone());
+        Ok(Self { inner: Arc::new(Inner { http, connector, server, authorization }) })
     }
 
     /// The server's address, without a slash at its end.
     pub fn server(&self) -> &str {
         self.inner.server.as_str().trim_end_matches('/')
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.inner.connector
+    }
+
+    pub(crate) fn authorization(&self) -> Option<&HeaderValue> {
+        self.inner.authorization.as_ref()
+    }
+
+    /// The address of a route below `/api/v1/managed_agents`.
+    pub(crate) fn address(&self, path: &[&str]) -> Url {
+        let mut url = self.inner.server.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "v1", "managed_agents"]).extend(path);
+        }
+        url
     }
 
     pub(crate) async fn json<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Error> {

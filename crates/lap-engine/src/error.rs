@@ -15,6 +15,9 @@ pub enum EngineError {
     /// No such thing.
     #[error("there is no {what} {id}")]
     NotFound { what: &'static str, id: String },
+    /// No such file in the sandbox.
+    #[error("{0}")]
+    NoSuchFile(String),
     /// The session is not ready.
     #[error("the session is {status}: {detail}")]
     NotReady { status: String, detail: String },

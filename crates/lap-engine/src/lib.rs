@@ -5,6 +5,7 @@
 
 mod agents;
 mod bringup;
+mod channels;
 mod error;
 mod events;
 mod links;
@@ -29,6 +30,7 @@ use lap_store::Store;
 use tokio::sync::Notify;
 
 pub use agents::{AgentQuery, AgentView};
+pub use channels::{Channel, ChannelEvent, Opening};
 pub use error::EngineError;
 pub use events::EventFollower;
 pub use lap_store::{AgentSort, Order};

@@ -6,11 +6,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lap_api::link::{Hello, LogEntry, PROTOCOL, Report, ServerToSidecar, SidecarToServer};
+use lap_api::link::{
+    CHANNELS_SINCE, Hello, LogEntry, OLDEST_PROTOCOL, PROTOCOL, Report, ServerToSidecar, SidecarToServer,
+};
 use lap_domain::ids::SessionId;
 use lap_domain::session::{Session, SessionState};
 use lap_domain::time::Timestamp;
-use lap_link::{MAX_FRAME_BYTES, Reader, Writer};
+use lap_link::{Frame, MAX_FRAME_BYTES, Reader, Writer};
 use lap_store::LogItem;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
@@ -18,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::channels::ChannelLink;
 use crate::{Engine, EngineError, bringup, log, now};
 
 /// A caller that does not say hello within this time is dropped.
@@ -31,6 +34,13 @@ const BATCH: usize = 256;
 
 /// Messages to a sidecar that wait for its socket. When full, whoever sends waits.
 const OUTBOX: usize = 64;
+
+/// One entry of a sandbox's log, on its way to the database.
+struct Entry {
+    seq: u64,
+    at_ms: i64,
+    entry: LogEntry,
+}
 
 impl Engine {
     /// Takes links until told to stop.
@@ -85,7 +95,7 @@ impl Engine {
     async fn admit(&self, hello: &Hello) -> Result<Option<Session>, EngineError> {
         let Some((session, incarnation)) = hello.sandbox_id.rsplit_once('-') else { return Ok(None) };
         let (id, Ok(incarnation)) = (SessionId::new(session), incarnation.parse::<u32>()) else { return Ok(None) };
-        if hello.protocol != PROTOCOL
+        if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol)
             || !self.inner.store.boot_token_matches(&id, incarnation, &hello.boot_token).await?
         {
             return Ok(None);
@@ -113,16 +123,22 @@ impl Engine {
         }
         // Nobody sends anything before the greeting.
         let order = self.inner.live.order(&session.id, now()).lock_owned().await;
-        let over = self.inner.live.link_up(&session.id, number, to.clone(), hello.booted, now());
+        let (channels, mut channel_frames) = ChannelLink::new(hello.protocol >= CHANNELS_SINCE);
+        let over = self.inner.live.link_up(&session.id, number, to.clone(), channels.clone(), hello.booted, now());
         let sending = async {
-            let mut next = Some(ServerToSidecar::Welcome { protocol: PROTOCOL, resume_after: stored });
-            while let Some(message) = next {
-                match tokio::time::timeout(WRITE_DEADLINE, writer.send(&message)).await {
+            // In the words of a sidecar that is older than this server.
+            let welcome = ServerToSidecar::Welcome { protocol: hello.protocol, resume_after: stored };
+            let mut next = Some(Frame::Message(welcome));
+            while let Some(frame) = next {
+                match tokio::time::timeout(WRITE_DEADLINE, writer.frame(&frame)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(problem)) => return Err(EngineError::Internal(Box::new(problem))),
                     Err(_) => return Err(EngineError::Internal("the sidecar does not take its messages".into())),
                 }
-                next = outbox.recv().await;
+                next = tokio::select! {
+                    message = outbox.recv() => message.map(Frame::Message),
+                    Some(frame) = channel_frames.recv() => Some(frame),
+                };
             }
             Ok(())
         };
@@ -131,13 +147,14 @@ impl Engine {
             drop(order);
             // A turn may have waited for this link.
             self.dispatch(&session.id).await;
-            self.receive(session, reader, to).await
+            self.receive(session, reader, to, &channels).await
         };
         let end = tokio::select! {
             end = sending => end,
             end = receiving => end,
             () = over.cancelled() => Ok(()),
         };
+        channels.over();
         self.inner.live.link_down(&session.id, number, now());
         self.inner.wake.notify_one();
         end
@@ -182,29 +199,55 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes what comes in. Channels never wait for the database: what is to be stored is stored beside them.
     async fn receive<R: AsyncRead + Unpin>(
         &self,
         session: &Session,
         reader: &mut Reader<R>,
         to: mpsc::Sender<ServerToSidecar>,
+        channels: &ChannelLink,
     ) -> Result<(), EngineError> {
-        let internal = |problem: lap_link::LinkError| EngineError::Internal(Box::new(problem));
+        let (entries_in, entries) = mpsc::channel(BATCH);
+        let reading = async move {
+            loop {
+                let frame = reader.frame::<SidecarToServer>().await;
+                match frame.map_err(|problem| EngineError::Internal(Box::new(problem)))? {
+                    None => return Ok(()),
+                    Some(Frame::Data(data)) => channels.data(data),
+                    Some(Frame::Message(SidecarToServer::Channel(message))) => channels.take(message),
+                    Some(Frame::Message(SidecarToServer::Log { seq, at_ms, entry })) => {
+                        // Closed when storing has failed, and then that is the reason of the end.
+                        if entries_in.send(Entry { seq, at_ms, entry }).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Some(Frame::Message(SidecarToServer::Hello(_))) => {
+                        return Err(EngineError::Internal("a second hello on one link".into()));
+                    }
+                }
+            }
+        };
+        tokio::try_join!(reading, self.store_entries(session, entries, to)).map(drop)
+    }
+
+    async fn store_entries(
+        &self,
+        session: &Session,
+        mut entries: mpsc::Receiver<Entry>,
+        to: mpsc::Sender<ServerToSidecar>,
+    ) -> Result<(), EngineError> {
         let mut creating = session.state == SessionState::Creating;
-        while let Some(first) = reader.next::<SidecarToServer>().await.map_err(internal)? {
+        let mut batch = Vec::new();
+        while entries.recv_many(&mut batch, BATCH).await > 0 {
             let mut items = Vec::new();
             let (mut guest_spoke, mut booted) = (false, false);
-            let mut next = Some(first);
-            while let Some(message) = next {
-                let SidecarToServer::Log { seq, at_ms, entry } = message else {
-                    return Err(EngineError::Internal("a second hello on one link".into()));
-                };
+            for Entry { seq, at_ms, entry } in batch.drain(..) {
                 guest_spoke |= matches!(&entry, LogEntry::Guest(_));
                 booted |= matches!(&entry, LogEntry::Booted);
                 let ready = matches!(&entry, LogEntry::Guest(Report::Ready { .. }));
                 let writes = log::writes(entry, |oom| log::sandbox_ended(creating, oom));
                 creating &= !ready;
                 items.push(LogItem { seq, at: Timestamp(at_ms), writes });
-                next = if items.len() < BATCH { reader.buffered().map_err(internal)? } else { None };
             }
             let appended = self.inner.store.append_log(&session.id, session.incarnation, items).await?;
             for refused in &appended.refused {

@@ -12,6 +12,8 @@ use lap_domain::time::Timestamp;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::channels::ChannelLink;
+
 /// Variables given at session creation, kept here until the sidecar has them and nowhere else.
 #[derive(Debug, Clone, Default)]
 pub struct SessionVars {
@@ -39,6 +41,7 @@ struct Link {
     /// Tells this link from the one that replaced it.
     number: u64,
     to: mpsc::Sender<ServerToSidecar>,
+    channels: ChannelLink,
     /// Ends the link's task.
     over: CancellationToken,
 }
@@ -147,6 +150,7 @@ impl LiveSessions {
         session: &SessionId,
         number: u64,
         to: mpsc::Sender<ServerToSidecar>,
+        channels: ChannelLink,
         booted: bool,
         now: Timestamp,
     ) -> CancellationToken {
@@ -155,7 +159,7 @@ impl LiveSessions {
             if booted {
                 live.has_booted();
             }
-            if let Some(older) = live.link.replace(Link { number, to, over: over.clone() }) {
+            if let Some(older) = live.link.replace(Link { number, to, channels, over: over.clone() }) {
                 older.over.cancel();
             }
         });
@@ -180,13 +184,23 @@ impl LiveSessions {
 
     /// The same, waiting for a sidecar that is dialling again.
     pub async fn link_within(&self, session: &SessionId, at_most: Duration) -> Option<mpsc::Sender<ServerToSidecar>> {
+        self.within(at_most, || self.link(session)).await
+    }
+
+    /// The link's channels, waiting for a sidecar that is dialling again.
+    pub async fn channels_within(&self, session: &SessionId, at_most: Duration) -> Option<ChannelLink> {
+        let channels = |live: &mut Live| live.link.as_ref().map(|link| link.channels.clone());
+        self.within(at_most, || self.known(session, channels).flatten()).await
+    }
+
+    async fn within<T>(&self, at_most: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
         let there = async {
             loop {
                 let linked = self.linked.notified();
                 tokio::pin!(linked);
                 linked.as_mut().enable();
-                if let Some(link) = self.link(session) {
-                    return link;
+                if let Some(found) = look() {
+                    return found;
                 }
                 linked.await;
             }

@@ -4,6 +4,7 @@
 //! stub. It is not the sandbox's first process; a reaper is. When the socket ends, everything it started ends.
 
 mod boot;
+mod channels;
 mod child;
 mod clip;
 mod environment;

@@ -1,10 +1,11 @@
-//! What the guest says, in order: reports wait for room and are never dropped, log lines are.
+//! What the guest says, in order: reports wait for room and are never dropped, log lines are. What it sends over channels
+//! goes beside it, in an order of its own.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use lap_api::link::{FromGuest, Report};
-use lap_link::{LinkError, Writer};
+use lap_link::{Frame, LinkError, Writer};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
@@ -99,19 +100,28 @@ impl Outbox {
     }
 }
 
-/// Writes the queue to the link until all senders are gone. Deltas that piled up while the link was busy travel as one.
+/// Writes the queue to the link until all its senders are gone, and what channels send in between. Deltas that piled up while
+/// the link was busy travel as one.
 pub(crate) async fn deliver<W: AsyncWrite + Unpin>(
     mut queue: mpsc::Receiver<FromGuest>,
+    mut channels: mpsc::Receiver<Frame<FromGuest>>,
     to: W,
 ) -> Result<(), LinkError> {
     let mut writer = Writer::new(to);
     let mut batch = Vec::with_capacity(QUEUE);
-    while queue.recv_many(&mut batch, QUEUE).await > 0 {
-        for message in joined(batch.drain(..)) {
-            writer.send(&message).await?;
+    loop {
+        tokio::select! {
+            length = queue.recv_many(&mut batch, QUEUE) => {
+                if length == 0 {
+                    return Ok(());
+                }
+                for message in joined(batch.drain(..)) {
+                    writer.send(&message).await?;
+                }
+            }
+            Some(frame) = channels.recv() => writer.frame(&frame).await?,
         }
     }
-    Ok(())
 }
 
 /// Joins deltas of the same part that follow each other.

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use lap_api::link::{FromGuest, GuestBoot, PROTOCOL, Report, ToGuest, Turn};
-use lap_link::{LinkError, MAX_FRAME_BYTES, Reader, Writer};
+use lap_api::link::{FromGuest, PROTOCOL, Report, ToGuest, Turn};
+use lap_link::{Frame, LinkError, MAX_FRAME_BYTES, Reader, Writer};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::boot;
+use crate::channels::{Channels, Port};
 use crate::harness::{self, Order, Setting};
 use crate::layout::Layout;
 use crate::outbox::{self, Outbox};
@@ -17,6 +18,9 @@ use crate::outbox::{self, Outbox};
 /// Orders on their way to the harness. When it is full a turn is refused: one runs at a time, so more than a few waiting
 /// ones mean that the other side has lost count.
 const ORDERS: usize = 64;
+
+/// Frames of channels on their way to the link. When it is full, terminals keep what they have to say until there is room.
+const CHANNEL_FRAMES: usize = 64;
 
 /// Turns whose ids are remembered, so that none runs twice.
 const REMEMBERED_TURNS: usize = 4096;
@@ -27,23 +31,27 @@ pub async fn run(link: UnixStream, layout: Layout) -> Result<(), LinkError> {
     // The first order may be here already and take its time; the hello does not wait for it.
     Writer::new(&mut to).send(&FromGuest::Hello { protocol: PROTOCOL }).await?;
     let (out, queue) = outbox::channel();
+    let (port, frames) = mpsc::channel(CHANNEL_FRAMES);
     let mut tasks = JoinSet::new();
-    let mut delivery = tokio::spawn(outbox::deliver(queue, to));
-    let mut guest = Guest { layout, out, orders: None, turns: VecDeque::new() };
+    let mut delivery = tokio::spawn(outbox::deliver(queue, frames, to));
+    let channels = Channels::new(Port::new(port));
+    let mut guest = Guest { layout, out, orders: None, turns: VecDeque::new(), channels };
     let mut reader = Reader::new(from, MAX_FRAME_BYTES);
     let ended = loop {
-        let message = tokio::select! {
-            message = reader.next::<ToGuest>() => message,
+        let frame = tokio::select! {
+            frame = reader.frame::<ToGuest>() => frame,
             // The writing half broke; nobody hears the guest any more.
             _ = &mut delivery => break Ok(()),
         };
-        match message {
-            Ok(Some(message)) => guest.take(message, &mut tasks).await,
+        match frame {
+            Ok(Some(Frame::Message(message))) => guest.take(message, &mut tasks).await,
+            Ok(Some(Frame::Data(data))) => guest.channels.data(data),
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }
     };
     // Ending the tasks drops the process groups they own, which kills them.
+    guest.channels.shutdown().await;
     tasks.shutdown().await;
     delivery.abort();
     ended
@@ -55,6 +63,7 @@ struct Guest {
     /// To the harness's task; there is none before boot.
     orders: Option<mpsc::Sender<Order>>,
     turns: VecDeque<String>,
+    channels: Channels,
 }
 
 impl Guest {
@@ -68,12 +77,16 @@ impl Guest {
             ToGuest::Boot(boot) if self.orders.is_none() => {
                 let (orders, inbox) = mpsc::channel(ORDERS);
                 self.orders = Some(orders);
-                tasks.spawn(bring_up(self.layout.clone(), *boot, inbox, self.out.clone()));
+                let env = crate::environment::environment(&self.layout, &boot);
+                let setting = Arc::new(Setting { layout: self.layout.clone(), env, boot: *boot });
+                self.channels.set_up(Arc::clone(&setting));
+                tasks.spawn(bring_up(setting, inbox, self.out.clone()));
             }
             ToGuest::Boot(_) => self.out.line("guest", "a second boot was ignored"),
             ToGuest::Turn(turn) => self.turn(turn).await,
             ToGuest::Abort { turn_id } => self.order(Order::Abort { turn_id }),
             ToGuest::Permission { request_id, decision } => self.order(Order::Permission { request_id, decision }),
+            ToGuest::Channel(message) => self.channels.take(message),
         }
     }
 
@@ -108,9 +121,7 @@ impl Guest {
 }
 
 /// Brings the sandbox up and then serves turns for as long as it lives.
-async fn bring_up(layout: Layout, boot: GuestBoot, inbox: mpsc::Receiver<Order>, out: Outbox) {
-    let env = crate::environment::environment(&layout, &boot);
-    let setting = Arc::new(Setting { layout, env, boot });
+async fn bring_up(setting: Arc<Setting>, inbox: mpsc::Receiver<Order>, out: Outbox) {
     let done = async {
         boot::files(&setting.layout, &setting.boot, &out).await?;
         let harness = harness::start(&setting, &out)?;

@@ -24,6 +24,11 @@ impl Caller {
             Self::Operator => "operator",
         }
     }
+
+    /// The caller of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Operator].into_iter().find(|caller| caller.as_str() == name)
+    }
 }
 
 /// What keys are checked against.
@@ -38,7 +43,7 @@ impl Keys {
     }
 
     /// Digests have one length, so that the comparison takes the same time whatever was sent.
-    fn caller(&self, key: &[u8]) -> Option<Caller> {
+    pub(crate) fn caller(&self, key: &[u8]) -> Option<Caller> {
         let same = digest(&SHA256, key).as_ref().ct_eq(self.master.as_ref());
         bool::from(same).then_some(Caller::Operator)
     }
@@ -57,7 +62,7 @@ pub(crate) async fn require_key(State(keys): State<Keys>, mut request: Request, 
 }
 
 /// The key of an `Authorization: Bearer` header; none when there are several such headers.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.as_bytes();
     if values.next().is_some() {

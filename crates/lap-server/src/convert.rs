@@ -16,6 +16,8 @@ use lap_domain::secret::Secret;
 use lap_domain::session::{SessionState, Usage};
 use lap_domain::time::Timestamp;
 use lap_domain::{agent, session, turn};
+
+use crate::upgrade::{Ticket, TicketOffice};
 use lap_engine::{AgentView, Decision, HarnessView, NewSession, SessionView, Stats};
 
 use crate::error::{ApiError, shortened};
@@ -274,8 +276,17 @@ fn attachments<'a>(given: &'a [Attachment], contents: &'a [Option<Vec<u8>>]) -> 
     given.iter().zip(contents).map(attachment).collect()
 }
 
-/// A session as clients see it.
-pub(crate) fn session(view: SessionView) -> lap_api::session::Session {
+/// A single session as clients see it, with what opens its terminal.
+pub(crate) fn session(view: SessionView, office: &TicketOffice) -> lap_api::session::Session {
+    let alive = matches!(view.session.state, SessionState::Creating | SessionState::Ready);
+    let session = listed_session(view);
+    let ticket = alive.then(|| office.issue(&session.id));
+    let (tty_url, tty_token) = ticket.map_or((None, None), |Ticket { url, token }| (url, Some(token)));
+    lap_api::session::Session { tty_url, tty_token, ..session }
+}
+
+/// A session in a list: nothing in it opens anything.
+pub(crate) fn listed_session(view: SessionView) -> lap_api::session::Session {
     let SessionView { session, supports_tui, faces } = view;
     let session::Session {
         id,
@@ -318,7 +329,6 @@ pub(crate) fn session(view: SessionView) -> lap_api::session::Session {
         harness_session_id,
         branch,
         commit,
-        // There is no terminal yet.
         tty_url: None,
         tty_token: None,
         response,

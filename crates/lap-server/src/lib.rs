@@ -19,6 +19,9 @@ mod routes;
 mod serve;
 mod sessions;
 mod sse;
+mod terminal;
+mod ticket;
+mod upgrade;
 
 use axum::Router;
 use lap_domain::secret::Secret;
@@ -37,10 +40,20 @@ pub struct ServerConfig {
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) engine: Engine,
+    pub(crate) keys: auth::Keys,
+    pub(crate) tickets: ticket::Tickets,
+    pub(crate) seats: terminal::Seats,
+}
+
+impl App {
+    fn new(engine: Engine, config: ServerConfig) -> Self {
+        let ServerConfig { master_key } = config;
+        let (keys, tickets) = (auth::Keys::new(&master_key), ticket::Tickets::new(&master_key));
+        Self { engine, keys, tickets, seats: terminal::Seats::default() }
+    }
 }
 
 /// All routes, ready for [`serve`].
 pub fn router(engine: Engine, config: ServerConfig) -> Router {
-    let ServerConfig { master_key } = config;
-    routes::router(App { engine }, auth::Keys::new(&master_key))
+    routes::router(App::new(engine, config))
 }

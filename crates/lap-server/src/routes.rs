@@ -8,9 +8,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::error::{self, ApiError};
-use crate::{App, access, agents, auth, events, harnesses, interceptions, messages, platform, sessions};
+use crate::{App, access, agents, auth, events, harnesses, interceptions, messages, platform, sessions, terminal};
 
-pub(crate) fn router(app: App, keys: auth::Keys) -> Router {
+pub(crate) fn router(app: App) -> Router {
     let managed = Router::new()
         .route("/agents", get(agents::list).post(agents::create))
         .route("/agents/{id}", get(agents::get).patch(agents::update).delete(agents::delete))
@@ -36,7 +36,12 @@ pub(crate) fn router(app: App, keys: auth::Keys) -> Router {
         .method_not_allowed_fallback(wrong_method)
         // What an agent is and says is nobody else's; event streams have a word of their own on it.
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
-        .layer(middleware::from_fn_with_state(keys, auth::require_key));
+        .layer(middleware::from_fn_with_state(app.keys.clone(), auth::require_key));
+
+    // These check keys themselves: where a WebSocket begins, a ticket will do.
+    let with_ticket = Router::new()
+        .route("/managed_agents/sessions/{id}/tty", get(terminal::attach))
+        .method_not_allowed_fallback(wrong_method);
 
     let health = Router::new()
         .route("/healthz", get(platform::alive))
@@ -45,7 +50,7 @@ pub(crate) fn router(app: App, keys: auth::Keys) -> Router {
         .method_not_allowed_fallback(wrong_method);
 
     Router::new()
-        .nest(lap_api::BASE, with_key)
+        .nest(lap_api::BASE, with_ticket.merge(with_key))
         .merge(health)
         .fallback(no_such_route)
         .with_state(app)

@@ -18,10 +18,12 @@ use crate::error::ApiResult;
 use crate::extract::{FromQuery, IdempotencyKey, Json, JsonOrDefault, Paging, Params, Path, Query};
 use crate::once::{Made, created, once};
 use crate::serve::Stopping;
+use crate::upgrade::TicketOffice;
 
 /// `POST /managed_agents/agents/{id}/session`
 pub(crate) async fn create(
     State(app): State<App>,
+    office: TicketOffice,
     Path(agent): Path<String>,
     key: IdempotencyKey,
     JsonOrDefault(body): JsonOrDefault<CreateSession>,
@@ -32,10 +34,11 @@ pub(crate) async fn create(
     let engine = app.engine.clone();
     let make = async move { Ok(engine.create_session(&AgentId::new(agent), new).await?) };
     let made = once(&app, &scope, key, &request, make, |made| made.session.id.to_string()).await?;
-    let session = convert::session(match made {
+    let made = match made {
         Made::Now(session) => session,
         Made::Before(id) => app.engine.session(&SessionId::new(id)).await?,
-    });
+    };
+    let session = convert::session(made, &office);
     Ok(created("sessions", &session.id, &session))
 }
 
@@ -47,12 +50,13 @@ pub(crate) async fn list(
     let ListSessions { query } = query;
     let (limit, offset) = (query.limit, query.offset);
     let Page { rows, total } = app.engine.sessions(query).await?;
-    Ok(Answer(List { data: rows.into_iter().map(convert::session).collect(), total, limit, offset }))
+    Ok(Answer(List { data: rows.into_iter().map(convert::listed_session).collect(), total, limit, offset }))
 }
 
 /// `GET /managed_agents/sessions/{id}`
 pub(crate) async fn get(
     State(app): State<App>,
+    office: TicketOffice,
     stopping: Stopping,
     Path(id): Path<String>,
     Query(wait): Query<Wait>,
@@ -66,22 +70,27 @@ pub(crate) async fn get(
             None => app.engine.session(&id).await?,
         },
     };
-    Ok(Answer(convert::session(session)))
+    Ok(Answer(convert::session(session, &office)))
 }
 
 /// `PATCH /managed_agents/sessions/{id}`
 pub(crate) async fn update(
     State(app): State<App>,
+    office: TicketOffice,
     Path(id): Path<String>,
     Json(body): Json<PatchSession>,
 ) -> ApiResult<Answer<Session>> {
     let PatchSession { title } = body;
-    Ok(Answer(convert::session(app.engine.set_title(&SessionId::new(id), title).await?)))
+    Ok(Answer(convert::session(app.engine.set_title(&SessionId::new(id), title).await?, &office)))
 }
 
 /// `POST /managed_agents/sessions/{id}/stop`
-pub(crate) async fn stop(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Answer<Session>> {
-    Ok(Answer(convert::session(app.engine.stop_session(&SessionId::new(id)).await?)))
+pub(crate) async fn stop(
+    State(app): State<App>,
+    office: TicketOffice,
+    Path(id): Path<String>,
+) -> ApiResult<Answer<Session>> {
+    Ok(Answer(convert::session(app.engine.stop_session(&SessionId::new(id)).await?, &office)))
 }
 
 /// `DELETE /managed_agents/sessions/{id}`

@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lap_api::link::{FromGuest, LogEntry, PROTOCOL, Report, ToGuest};
+use lap_api::link::{FromGuest, LogEntry, PROTOCOL, Report, SidecarToServer, ToGuest};
 use lap_domain::chain::chain;
-use lap_link::{MAX_GUEST_FRAME_BYTES, Reader, Writer};
+use lap_link::{Frame, MAX_GUEST_FRAME_BYTES, Reader, Writer};
 use lap_sandbox_local::BoundedLog;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -16,44 +16,68 @@ use crate::Sidecar;
 /// Longest line of output that is kept whole.
 const MAX_LINE_BYTES: usize = 4096;
 
-/// Speaks with the guest until it hangs up: `trust` first, then what comes through `inbox`.
-pub async fn talk(
-    sidecar: Arc<Sidecar>,
-    guest: UnixStream,
-    trust: ToGuest,
-    mut inbox: mpsc::Receiver<ToGuest>,
-    log: BoundedLog,
-) {
-    let (from, to) = guest.into_split();
-    let (mut reader, mut writer) = (Reader::new(from, MAX_GUEST_FRAME_BYTES), Writer::new(to));
-    let sending = async {
-        let mut next = Some(trust);
-        while let Some(message) = next {
-            if writer.send(&message).await.is_err() {
-                break;
-            }
-            next = inbox.recv().await;
-        }
-        // Reading goes on: a guest that no longer listens may still have something to say.
-        std::future::pending::<()>().await;
-    };
-    let receiving = async {
-        loop {
-            match reader.next::<FromGuest>().await {
-                Ok(Some(message)) => hear(&sidecar, message, &log).await,
-                Ok(None) => return,
-                Err(problem) => {
-                    tracing::warn!("the guest's words end here: {}", chain(&problem));
-                    return;
-                }
-            }
-        }
-    };
-    tokio::select! { () = sending => {}, () = receiving => {} }
+/// What goes to the guest, and where what it says goes.
+pub struct Talk {
+    pub inbox: mpsc::Receiver<ToGuest>,
+    pub to_channels: mpsc::Receiver<Frame<ToGuest>>,
+    pub from_channels: mpsc::Sender<Frame<SidecarToServer>>,
+    pub log: BoundedLog,
 }
 
-async fn hear(sidecar: &Sidecar, message: FromGuest, log: &BoundedLog) {
+impl Talk {
+    /// Speaks with the guest until it hangs up: `trust` first, then what comes in.
+    pub async fn run(self, sidecar: Arc<Sidecar>, guest: UnixStream, trust: ToGuest) {
+        let Self { mut inbox, mut to_channels, from_channels, log } = self;
+        let (from, to) = guest.into_split();
+        let (mut reader, mut writer) = (Reader::new(from, MAX_GUEST_FRAME_BYTES), Writer::new(to));
+        let sending = async {
+            let mut next = Some(Frame::Message(trust));
+            while let Some(frame) = next {
+                if writer.frame(&frame).await.is_err() {
+                    break;
+                }
+                next = tokio::select! {
+                    message = inbox.recv() => message.map(Frame::Message),
+                    Some(frame) = to_channels.recv() => Some(frame),
+                };
+            }
+            // Reading goes on: a guest that no longer listens may still have something to say.
+            std::future::pending::<()>().await;
+        };
+        let receiving = async {
+            loop {
+                match reader.frame::<FromGuest>().await {
+                    Ok(Some(frame)) => hear(&sidecar, frame, &from_channels, &log).await,
+                    Ok(None) => return,
+                    Err(problem) => {
+                        tracing::warn!("the guest's words end here: {}", chain(&problem));
+                        return;
+                    }
+                }
+            }
+        };
+        tokio::select! { () = sending => {}, () = receiving => {} }
+    }
+}
+
+async fn hear(
+    sidecar: &Sidecar,
+    frame: Frame<FromGuest>,
+    channels: &mpsc::Sender<Frame<SidecarToServer>>,
+    log: &BoundedLog,
+) {
+    let message = match frame {
+        Frame::Message(message) => message,
+        Frame::Data(data) => {
+            // Closed only when the sidecar ends.
+            let _ = channels.send(Frame::Data(data)).await;
+            return;
+        }
+    };
     match message {
+        FromGuest::Channel(message) => {
+            let _ = channels.send(Frame::Message(SidecarToServer::Channel(message))).await;
+        }
         FromGuest::Hello { protocol } if protocol == PROTOCOL => {
             let phase = Report::Phase { phase: "pod_running".into(), detail: None };
             sidecar.log(LogEntry::Guest(phase)).await;

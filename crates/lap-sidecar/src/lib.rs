@@ -24,12 +24,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::grants::Holder;
 use crate::journal::Journal;
+use crate::uplink::{ToChannels, Uplink};
 
 /// Requests whose records wait for the journal. When full, further requests wait.
 const RECORDS: usize = 1024;
 
 /// Commands of the server that wait to be carried out. When full, the link is not read.
 const COMMANDS: usize = 64;
+
+/// Parts of channels on their way to the server. When full, the guest is not read.
+const CHANNELS_UP: usize = 64;
+
+/// Parts of channels on their way to the guest: more than all of a few channels may have under way. What does not fit is lost,
+/// and its channel ends.
+const CHANNELS_DOWN: usize = 1024;
 
 /// After the sandbox ended, how long the rest of its log waits for the server.
 const DELIVERY_DEADLINE: Duration = Duration::from_secs(60 * 60);
@@ -161,13 +169,22 @@ async fn run(started: Started, log: BoundedLog) -> ExitCode {
     let stop = CancellationToken::new();
     let (to_guest, guest_inbox) = mpsc::channel(COMMANDS);
     let (commands_in, mut commands) = mpsc::channel(COMMANDS);
+    let (channels_up, from_channels) = mpsc::channel(CHANNELS_UP);
+    let (channels_down, to_channels) = mpsc::channel(CHANNELS_DOWN);
     let trust = ToGuest::Trust { protocol: PROTOCOL, ca_pem: sidecar.vault.ca_pem().to_owned() };
     let mut tasks = tokio::task::JoinSet::new();
     let dialing = {
-        let (standing, journal) = (sidecar.clone(), sidecar.journal.clone());
-        tokio::spawn(async move { uplink::keep(&link, standing, journal, commands_in).await })
+        let uplink = Uplink {
+            standing: sidecar.clone(),
+            journal: sidecar.journal.clone(),
+            commands: commands_in,
+            from_channels,
+            to_channels: ToChannels::new(channels_down),
+        };
+        tokio::spawn(async move { uplink.keep(&link).await })
     };
-    let talking = tokio::spawn(guest::talk(sidecar.clone(), guest, trust, guest_inbox, log.clone()));
+    let talk = guest::Talk { inbox: guest_inbox, to_channels, from_channels: channels_up, log: log.clone() };
+    let talking = tokio::spawn(talk.run(sidecar.clone(), guest, trust));
     tasks.spawn(guest::drain_output(output, log));
     tasks.spawn(keep_records(sidecar.clone(), records));
     tasks.spawn(watch_limits(sidecar.clone(), limits));
@@ -266,7 +283,7 @@ async fn obey(sidecar: &Sidecar, commands: &mut mpsc::Receiver<ServerToSidecar>,
                 }
                 deliver(sidecar, to_guest, *message).await;
             }
-            ServerToSidecar::Welcome { .. } | ServerToSidecar::Ack { .. } => {
+            ServerToSidecar::Welcome { .. } | ServerToSidecar::Ack { .. } | ServerToSidecar::Channel(_) => {
                 tracing::warn!("the server sent a greeting in the middle of a conversation");
             }
         }

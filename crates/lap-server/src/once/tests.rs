@@ -33,7 +33,7 @@ async fn a_caller_that_hangs_up_and_comes_again_finds_what_it_made() {
     let data = tempfile::tempdir().expect("a temporary folder can be made");
     let store = Store::open(&data.path().join("lap.db"), EncryptionKey::new(&[7; 32])).await.expect("a database");
     let engine = Engine::new(config(data.path().to_owned()), store, Arc::new(FakeBackend::new()), "fake");
-    let app = App { engine };
+    let app = App::new(engine, crate::ServerConfig { master_key: lap_domain::secret::Secret::new("key".to_owned()) });
     let key = || IdempotencyKey(Some("once".to_owned()));
     let id_of = |made: &&'static str| (*made).to_owned();
     let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

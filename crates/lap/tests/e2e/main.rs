@@ -10,5 +10,6 @@ mod main_job;
 mod many;
 mod ordinary_user;
 mod survival;
+mod terminal;
 mod vault;
 mod world;
