@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use lap_api::link::FromGuest;
-use lap_link::{LinkError, Reader};
+use lap_link::{Frame, LinkError, Reader};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Longest frame the reader takes here.
@@ -18,8 +18,9 @@ pub(crate) fn frames(data: &[u8]) {
     let whole = read(stream, usize::MAX);
     assert_eq!(read(stream, 1), whole, "byte by byte");
     assert_eq!(read(stream, usize::from(*cut).max(1)), whole, "in pieces of {cut}");
-    let (messages, _) = whole;
-    for message in messages {
+    let (frames, _) = whole;
+    for frame in frames {
+        let Frame::Message(message) = frame else { continue };
         let message: FromGuest = serde_json::from_str(&message).expect("what was written can be read");
         let frame = lap_link::frame(&message).expect("a message that was read can be written");
         assert_eq!(frame[..4], u32::try_from(frame.len() - 4).expect("it is short").to_be_bytes());
@@ -31,8 +32,8 @@ fn text(message: &FromGuest) -> String {
     serde_json::to_string(message).expect("messages can be written")
 }
 
-/// The messages and how it ended.
-fn read(stream: &[u8], cut: usize) -> (Vec<String>, &'static str) {
+/// The frames and how it ended.
+fn read(stream: &[u8], cut: usize) -> (Vec<Frame<String>>, &'static str) {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =
             tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -40,17 +41,19 @@ fn read(stream: &[u8], cut: usize) -> (Vec<String>, &'static str) {
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let mut reader = Reader::new(Cut { left: stream, cut }, LIMIT);
-            let mut messages = Vec::new();
+            let mut frames = Vec::new();
             loop {
-                match reader.next::<FromGuest>().await {
-                    Ok(Some(message)) => messages.push(text(&message)),
-                    Ok(None) => return (messages, "the end"),
+                match reader.frame::<FromGuest>().await {
+                    Ok(Some(Frame::Message(message))) => frames.push(Frame::Message(text(&message))),
+                    Ok(Some(Frame::Data(data))) => frames.push(Frame::Data(data)),
+                    Ok(None) => return (frames, "the end"),
                     Err(LinkError::TooLong(length, limit)) => {
                         assert!(length > limit && limit == LIMIT);
-                        return (messages, "too long");
+                        return (frames, "too long");
                     }
-                    Err(LinkError::Malformed(_)) => return (messages, "malformed"),
-                    Err(LinkError::Io(_)) => return (messages, "broken off"),
+                    Err(LinkError::UnexpectedData) => return (frames, "data without a head"),
+                    Err(LinkError::Malformed(_)) => return (frames, "malformed"),
+                    Err(LinkError::Io(_)) => return (frames, "broken off"),
                     Err(LinkError::Unwritable(_)) => panic!("reading wrote something"),
                 }
             }
