@@ -364,7 +364,9 @@ pub enum Report {
     /// The clone is over, well or not: what was granted for it ends.
     CloneDone { branch: Option<String>, commit: Option<String> },
     /// The harness takes turns now.
-    Ready { harness_session_id: Option<String> },
+    Ready,
+    /// The harness's conversation is open; this is its own name for it, by which another sandbox can go on with it.
+    Conversation { harness_session_id: String },
     /// Bring-up failed; a sentence for a person.
     BootFailed { code: String, reason: String },
     /// The harness has the turn.

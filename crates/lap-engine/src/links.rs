@@ -244,7 +244,7 @@ impl Engine {
             for Entry { seq, at_ms, entry } in batch.drain(..) {
                 guest_spoke |= matches!(&entry, LogEntry::Guest(_));
                 booted |= matches!(&entry, LogEntry::Booted);
-                let ready = matches!(&entry, LogEntry::Guest(Report::Ready { .. }));
+                let ready = matches!(&entry, LogEntry::Guest(Report::Ready));
                 let writes = log::writes(entry, |oom| log::sandbox_ended(creating, oom));
                 creating &= !ready;
                 items.push(LogItem { seq, at: Timestamp(at_ms), writes });

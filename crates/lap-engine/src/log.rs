@@ -49,10 +49,8 @@ fn from_report(report: Report) -> Vec<Write> {
         Report::CloneDone { branch, commit } => {
             vec![Write::Repo { branch: branch.map(clipped), commit: commit.map(clipped) }]
         }
-        Report::Ready { harness_session_id } => {
-            let id = harness_session_id.map(|id| Write::HarnessSession { id: clipped(id) });
-            id.into_iter().chain([Write::Move(SessionEvent::GuestReady)]).collect()
-        }
+        Report::Ready => vec![Write::Move(SessionEvent::GuestReady)],
+        Report::Conversation { harness_session_id } => vec![Write::HarnessSession { id: clipped(harness_session_id) }],
         Report::BootFailed { code, reason } => {
             let reason = clipped(format!("{code}: {reason}"));
             vec![Write::Move(SessionEvent::BootFailed { reason })]

@@ -2,7 +2,7 @@
 
 mod kit;
 
-use kit::{Guest, answer, failure, git, harness_session, phases, said, text, tools};
+use kit::{Guest, answer, failure, git, phases, said, text, tools};
 use lap_api::event::DeltaKind;
 use lap_api::link::{GuestBoot, Report, SkillFile, ToGuest};
 use lap_api::message::Attachment;
@@ -22,6 +22,7 @@ async fn turns_tools_images_and_the_prompt_reach_the_model_and_back() {
     let env = [("ANTHROPIC_API_KEY".to_owned(), "stub_anthropic".to_owned())].into();
     let reports = guest.boot(GuestBoot { skills, env, ..boot }).await;
     assert_eq!(phases(&reports)[2..], ["waiting_harness", "harness_listening", "harness_ready"]);
+    guest.until(|report| matches!(report, Report::Conversation { .. })).await;
     assert_eq!(gateway.requests().len(), 0, "nothing is asked before somebody asks");
 
     let reports = guest.run("t1", "[[think:let me see]][[say:I look. ]][[bash:echo hello; pwd]]").await;
@@ -112,7 +113,7 @@ async fn errors_of_the_model_fail_the_turn_with_a_sentence() {
 #[tokio::test]
 async fn a_killed_claude_fails_its_turn_and_comes_back_with_the_conversation() {
     let (mut guest, gateway, boot) = place().await;
-    let first = harness_session(&guest.boot(boot.clone()).await);
+    let first = guest.converse(boot.clone()).await;
     // Before there is anything to remember.
     guest.kill_program("stream-json");
     guest.until(|report| matches!(report, Report::HarnessExited { .. })).await;
@@ -134,7 +135,7 @@ async fn a_killed_claude_fails_its_turn_and_comes_back_with_the_conversation() {
     let root = guest.close().await;
     let mut guest = Guest::start_in(root).await;
     let prompt = Some("You are another agent.".to_owned());
-    let again = harness_session(&guest.boot(GuestBoot { resume: Some(first.clone()), prompt, ..boot }).await);
+    let again = guest.converse(GuestBoot { resume: Some(first.clone()), prompt, ..boot }).await;
     assert_eq!(again, first);
     let seen = answer(&guest.run("t5", "[[recall]]").await);
     assert!(seen.contains("remember"), "{seen}");

@@ -2,7 +2,7 @@
 
 mod kit;
 
-use kit::{Guest, answer, boot, failure, git, harness_session, phases, said, text, tools};
+use kit::{Guest, answer, boot, failure, git, phases, said, text, tools};
 use lap_api::event::DeltaKind;
 use lap_api::link::{GuestBoot, Report, SkillFile, ToGuest};
 use lap_api::message::Attachment;
@@ -23,6 +23,7 @@ async fn turns_tools_images_and_the_prompt_reach_the_model_and_back() {
     git(&guest.layout.repo(), &["init", "-q"]);
     let reports = guest.boot(GuestBoot { skills, ..boot }).await;
     assert_eq!(phases(&reports)[2..], ["waiting_harness", "harness_listening", "harness_ready"]);
+    guest.until(|report| matches!(report, Report::Conversation { .. })).await;
 
     let reports = guest.run("t1", "[[think:let me see]][[say:I look. ]][[bash:echo hello; pwd]]").await;
     assert!(matches!(&reports[0], Report::TurnStarted { turn_id } if turn_id == "t1"));
@@ -130,7 +131,7 @@ async fn errors_of_the_model_fail_the_turn_with_a_sentence() {
 #[tokio::test]
 async fn a_killed_opencode_fails_its_turn_and_comes_back_with_the_conversation() {
     let (mut guest, gateway, boot) = place().await;
-    let first = harness_session(&guest.boot(boot.clone()).await);
+    let first = guest.converse(boot.clone()).await;
     guest.run("t1", "remember [[say:noted]]").await;
     guest.turn("t2", "[[say:half]][[hold:gate]]").await;
     gateway.wait_until_held("gate").await;
@@ -153,7 +154,7 @@ async fn a_killed_opencode_fails_its_turn_and_comes_back_with_the_conversation()
     // And in a new sandbox on the same files.
     let root = guest.close().await;
     let mut guest = Guest::start_in(root).await;
-    let again = harness_session(&guest.boot(GuestBoot { resume: Some(first.clone()), ..boot }).await);
+    let again = guest.converse(GuestBoot { resume: Some(first.clone()), ..boot }).await;
     assert_eq!(again, first);
     let seen = answer(&guest.run("t5", "[[recall]]").await);
     assert!(seen.contains("remember"), "{seen}");
@@ -198,5 +199,19 @@ async fn a_program_that_is_none_fails_bring_up() {
     let (code, reason) = guest.boot_fails(boot).await;
     assert_eq!(code, "harness_failed");
     assert!(reason.contains("ended with status 1"), "{reason}");
+    guest.close().await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_opencode_does_not_read_fails_turns_in_words() {
+    let (mut guest, _gateway, boot) = place().await;
+    std::fs::create_dir_all(guest.layout.repo()).expect("a folder");
+    let config = guest.layout.repo().join("opencode.json");
+    std::fs::write(&config, "{\"model\": 5}").expect("a file");
+    guest.boot(boot).await;
+    guest.turn("t1", "[[say:hello]]").await;
+    let (code, error) = failure(&guest.end("t1").await);
+    assert_eq!(code, "harness_failed");
+    assert!(error.contains("opencode.json"), "{error}");
     guest.close().await;
 }

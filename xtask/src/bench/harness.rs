@@ -1,8 +1,8 @@
 //! What LAP adds to the start of the real opencode: a session until it is ready, against the same program started bare.
 //!
 //! The bare start gets the environment that opencode had in a sandbox, read there, and the same files in its home folder;
-//! it counts until the line that says that it listens, and until it has opened a conversation, which a session that is
-//! ready has too. Both kinds take turns, so that the machine's moods hit both.
+//! it counts until the line that says that it listens: from there on it takes messages, as a session that is ready does.
+//! Both kinds take turns, so that the machine's moods hit both.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,7 @@ use lap_client::Client;
 use lap_test::ca::TestCa;
 use lap_test::gateway::{Gateway, Script, Step};
 use lap_test::server::LapServer;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::sandbox::until_ready;
 use super::table::{Line, Table, Times, added, ms};
@@ -55,12 +54,10 @@ async fn starts(place: &Place, server: &LapServer, table: &mut Table) -> Result<
     outside.start().await?;
 
     let samples = if place.quick { 3 } else { 10 };
-    let (mut bare, mut conversing, mut ready) = (Times::default(), Times::default(), Times::default());
+    let (mut bare, mut ready) = (Times::default(), Times::default());
     let mut phases: BTreeMap<&str, Times> = BTreeMap::new();
     for _ in 0..samples {
-        let own = outside.start().await?;
-        bare.add(own.listens);
-        conversing.add(own.converses);
+        bare.add(outside.start().await?);
         let begun = Instant::now();
         let id = client.create_session(&agent, &CreateSession::default()).await?.id;
         let mut reached = Vec::new();
@@ -88,13 +85,6 @@ async fn starts(place: &Place, server: &LapServer, table: &mut Table) -> Result<
         measured: ms(ready.longest()),
         baseline: ms(bare.longest()),
         between: added(ready.longest(), bare.longest()),
-        target: None,
-    });
-    table.line(Line {
-        what: "against its first conversation, p50",
-        measured: ms(ready.median()),
-        baseline: ms(conversing.median()),
-        between: added(ready.median(), conversing.median()),
         target: None,
     });
     for name in SHOWN {
@@ -138,12 +128,6 @@ async fn environment(client: &Client, agent: &str) -> Result<BTreeMap<String, St
     }
 }
 
-/// How far a bare opencode was when.
-struct Own {
-    listens: Duration,
-    converses: Duration,
-}
-
 /// A place outside of any sandbox that looks to opencode like the one inside.
 struct Outside {
     /// The harness as its folder in the checkout describes it.
@@ -174,14 +158,12 @@ impl Outside {
         std::fs::create_dir_all(&tls)?;
         std::fs::create_dir_all(folder.join("repo"))?;
         std::fs::copy("/etc/ssl/certs/ca-certificates.crt", tls.join("ca-certificates.crt"))?;
-        // Then the request below needs none.
-        env.remove("OPENCODE_SERVER_PASSWORD");
         std::fs::write(tls.join("lap-ca.pem"), TestCa::new("LAP bench CA").pem())?;
         Ok(Outside { harness, installed, folder, env })
     }
 
-    /// One start with a fresh home folder, as every session has one.
-    async fn start(&self) -> Result<Own, Fault> {
+    /// One start with a fresh home folder, as every session has one; how long it takes until it listens.
+    async fn start(&self) -> Result<Duration, Fault> {
         let home = self.folder.join("home");
         self.fill(&home)?;
         let program = self.harness["install"]["program"].as_str().ok_or("the harness has a program")?;
@@ -200,13 +182,11 @@ impl Outside {
         let stdout = child.stdout.take().ok_or("its output is piped")?;
         let mut lines = BufReader::new(stdout).lines();
         while let Some(line) = lines.next_line().await? {
-            if let Some((_, address)) = line.split_once(LISTENING) {
+            if line.contains(LISTENING) {
                 let listens = begun.elapsed();
-                open_conversation(address.trim()).await?;
-                let own = Own { listens, converses: begun.elapsed() };
                 child.kill().await?;
                 std::fs::remove_dir_all(home)?;
-                return Ok(own);
+                return Ok(listens);
             }
         }
         Err("opencode ended before it listened".into())
@@ -227,19 +207,4 @@ impl Outside {
         }
         Ok(())
     }
-}
-
-/// What the guest asks for before it calls a session ready.
-async fn open_conversation(address: &str) -> Result<(), Fault> {
-    let body = r#"{"title":"bench"}"#;
-    let mut stream = TcpStream::connect(address).await?;
-    let head = format!(
-        "POST /session HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).await?;
-    let mut answer = vec![0; 4096];
-    let length = stream.read(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer[..length]);
-    if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(format!("opencode answered {answer}").into()) }
 }

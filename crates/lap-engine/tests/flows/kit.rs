@@ -135,7 +135,7 @@ impl World {
         let spec = self.sandbox().await;
         let mut sidecar = self.dial(&spec, Memory::default()).await;
         sidecar.boot().await;
-        sidecar.report(Report::Ready { harness_session_id: None }).await;
+        sidecar.report(Report::Ready).await;
         self.state(&session, "ready").await;
         (session, sidecar)
     }

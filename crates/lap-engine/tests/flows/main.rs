@@ -31,7 +31,8 @@ async fn a_session_comes_up_and_answers() {
     assert!(!serde_json::to_string(&boot.guest).unwrap().contains("of-the-"), "the guest is told stubs only");
     assert_eq!(boot.session_keys, ["SESSION_SECRET"]);
     sidecar.report(Report::Phase { phase: "waiting_harness".into(), detail: None }).await;
-    sidecar.report(Report::Ready { harness_session_id: Some("h".into()) }).await;
+    sidecar.report(Report::Conversation { harness_session_id: "h".into() }).await;
+    sidecar.report(Report::Ready).await;
     world.state(&session, "ready").await;
 
     let (first, second) = (world.say(&session, "one").await, world.say(&session, "two").await);
@@ -181,7 +182,7 @@ async fn a_boot_message_lost_with_its_link_comes_again() {
     let mut sidecar = world.dial(&spec, sidecar.down()).await;
     let boot = sidecar.boot().await;
     assert_eq!(granted(&boot.grants.credentials, "SESSION_SECRET").as_deref(), Some("of-the-session"));
-    sidecar.report(Report::Ready { harness_session_id: None }).await;
+    sidecar.report(Report::Ready).await;
     world.state(&session, "ready").await;
     world.stop().await;
 }
@@ -199,7 +200,7 @@ async fn a_server_that_dies_after_the_boot_message_does_no_harm() {
     world.restart().await;
     let mut sidecar = world.dial(&spec, sidecar.down()).await;
     sidecar.credentials().await;
-    sidecar.report(Report::Ready { harness_session_id: None }).await;
+    sidecar.report(Report::Ready).await;
     world.state(&session, "ready").await;
     world.stop().await;
 }

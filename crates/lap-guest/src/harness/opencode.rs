@@ -17,7 +17,7 @@ use serde_json::json;
 
 use self::http::Api;
 pub(crate) use self::server::Starting;
-use self::server::{News, Server};
+use self::server::{Listening, News, Server};
 use self::turn::{Outcome, Progress};
 use super::{ABORTED, HARNESS_FAILED, Interruption, Orders, Setting, failed};
 use crate::Failure;
@@ -42,15 +42,20 @@ pub(super) async fn serve(
     out.phase("waiting_harness", None).await;
     let listening = starting.listening().await?;
     out.phase("harness_listening", None).await;
-    // opencode reads the working tree's own configuration with the first request, and never again.
-    let untouched = config::Untouched::hold(&setting.layout.repo());
-    let api = listening.api.clone();
-    let (mut server, session) = tokio::try_join!(listening.connect(), open_session(&api, &setting, &out))?;
-    drop(untouched);
     out.phase("harness_ready", None).await;
-    out.report(Report::Ready { harness_session_id: Some(session.clone()) }).await;
-    server.warm_up();
-    let mut harness = Opencode { setting, session, server: Some(server), out };
+    // It takes turns from here on. Its conversation, which takes it another tenth of a second, is opened while the first
+    // message is still being written; a turn that comes sooner waits for it.
+    out.report(Report::Ready).await;
+    let mut harness = Opencode { setting, session: None, server: None, out };
+    match harness.converse(listening).await {
+        Ok(()) => harness.warm_up(),
+        // A configuration of the user's that opencode does not read is the usual cause: it is told at once, and tried
+        // again with the next turn.
+        Err(failure) => {
+            let detail = failure.reason;
+            harness.out.report(Report::HarnessExited { detail, restarting: false }).await;
+        }
+    }
     loop {
         let turn = tokio::select! {
             turn = orders.turn() => turn,
@@ -85,13 +90,48 @@ async fn open_session(api: &Api, setting: &Setting, out: &Outbox) -> Result<Stri
 
 struct Opencode {
     setting: Arc<Setting>,
-    session: String,
+    /// The conversation; there once a server was.
+    session: Option<String>,
     /// `None` after it could not be started again; the next turn tries once more.
     server: Option<Server>,
     out: Outbox,
 }
 
 impl Opencode {
+    /// Starts opencode.
+    async fn start(&mut self) -> Result<(), Failure> {
+        let listening = Starting::spawn(&self.setting, &self.out)?.listening().await?;
+        self.converse(listening).await
+    }
+
+    /// Makes events flow and opens the conversation, unless it is open: after a crash opencode knows it by its id.
+    async fn converse(&mut self, listening: Listening) -> Result<(), Failure> {
+        // opencode reads the working tree's own configuration with the first request, and never again.
+        let _untouched = config::Untouched::hold(&self.setting.layout.repo());
+        let api = listening.api.clone();
+        let (server, opened) = tokio::join!(listening.connect(), self.open(&api));
+        // When both failed, this one knows more.
+        opened?;
+        self.server = Some(server?);
+        Ok(())
+    }
+
+    /// Opens the conversation, if it is not open.
+    async fn open(&mut self, api: &Api) -> Result<(), Failure> {
+        if self.session.is_none() {
+            let session = open_session(api, &self.setting, &self.out).await?;
+            self.out.report(Report::Conversation { harness_session_id: session.clone() }).await;
+            self.session = Some(session);
+        }
+        Ok(())
+    }
+
+    fn warm_up(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.warm_up();
+        }
+    }
+
     /// How opencode ended, when it does while nothing runs. Events of no turn are dropped.
     async fn ended(&mut self) -> String {
         let Some(server) = &mut self.server else { return std::future::pending().await };
@@ -110,10 +150,9 @@ impl Opencode {
         for attempt in 1..=STARTS {
             tokio::time::sleep(pause).await;
             pause *= 2;
-            match Server::start(&self.setting, &self.out).await {
-                Ok(server) => {
+            match self.start().await {
+                Ok(()) => {
                     self.out.line("guest", "opencode runs again");
-                    self.server = Some(server);
                     return;
                 }
                 Err(failure) if attempt == STARTS => {
@@ -127,19 +166,16 @@ impl Opencode {
 
     /// Runs one turn to its end, whatever that is.
     async fn turn(&mut self, turn: Turn, orders: &mut Orders) {
-        if self.server.is_none() {
-            match Server::start(&self.setting, &self.out).await {
-                Ok(server) => self.server = Some(server),
-                Err(failure) => {
-                    self.out.report(failed(&turn.turn_id, HARNESS_FAILED, failure.reason)).await;
-                    return;
-                }
-            }
+        if self.server.is_none()
+            && let Err(failure) = self.start().await
+        {
+            self.out.report(failed(&turn.turn_id, HARNESS_FAILED, failure.reason)).await;
+            return;
         }
-        let server = self.server.as_mut().expect("it was started above");
+        let (Some(server), Some(session)) = (&mut self.server, &self.session) else { return };
         let mut running = Running {
-            progress: Progress::new(&turn.turn_id, &self.session, &self.setting.boot.model, message_id()),
-            session: &self.session,
+            progress: Progress::new(&turn.turn_id, session, &self.setting.boot.model, message_id()),
+            session,
             out: &self.out,
             abort: None,
         };

@@ -22,7 +22,7 @@ pub(super) async fn serve(setting: Arc<Setting>, mut orders: Orders, out: Outbox
     for phase in ["waiting_harness", "harness_listening", "harness_ready"] {
         out.phase(phase, None).await;
     }
-    out.report(Report::Ready { harness_session_id: None }).await;
+    out.report(Report::Ready).await;
     while let Some(turn) = orders.turn().await {
         out.report(Report::TurnStarted { turn_id: turn.turn_id.clone() }).await;
         let end = run(&setting, &turn, &mut orders, &out).await;

@@ -87,7 +87,8 @@ pub(super) async fn serve<P: Protocol>(setting: Arc<Setting>, mut orders: Orders
     out.phase("harness_listening", None).await;
     out.phase("harness_ready", None).await;
     let conversation = running.1.conversation().to_owned();
-    out.report(Report::Ready { harness_session_id: Some(conversation.clone()) }).await;
+    out.report(Report::Ready).await;
+    out.report(Report::Conversation { harness_session_id: conversation.clone() }).await;
     let mut talk = Talk { setting, conversation, running: Some(running), out };
     loop {
         let turn = tokio::select! {

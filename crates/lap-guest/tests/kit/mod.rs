@@ -113,7 +113,16 @@ impl Guest {
     /// Boots and waits until it is ready; returns the reports of bring-up.
     pub async fn boot(&mut self, boot: GuestBoot) -> Vec<Report> {
         self.send(ToGuest::Boot(Box::new(boot))).await;
-        self.until(|report| matches!(report, Report::Ready { .. })).await
+        self.until(|report| matches!(report, Report::Ready)).await
+    }
+
+    /// Boots and waits until the conversation is open; returns the harness's name for it.
+    pub async fn converse(&mut self, boot: GuestBoot) -> String {
+        self.boot(boot).await;
+        match self.until(|report| matches!(report, Report::Conversation { .. })).await.pop() {
+            Some(Report::Conversation { harness_session_id }) => harness_session_id,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Boots something that cannot come up; returns code and reason.
@@ -212,15 +221,6 @@ pub fn tools(reports: &[Report]) -> Vec<&ToolCall> {
         _ => None,
     });
     calls.collect()
-}
-
-/// The conversation of a guest that is ready.
-#[track_caller]
-pub fn harness_session(reports: &[Report]) -> String {
-    match reports.last() {
-        Some(Report::Ready { harness_session_id: Some(id) }) => id.clone(),
-        other => panic!("not ready but {other:?}"),
-    }
 }
 
 /// A boot with the shell harness and no repository.

@@ -47,13 +47,6 @@ pub(super) enum News {
 }
 
 impl Server {
-    /// Starts opencode and returns when it answers and its events flow.
-    pub(super) async fn start(setting: &Setting, out: &Outbox) -> Result<Self, Failure> {
-        let listening = Starting::spawn(setting, out)?.listening().await?;
-        let _untouched = config::Untouched::hold(&setting.layout.repo());
-        listening.connect().await
-    }
-
     /// The next event, or the end. Safe to drop between polls.
     pub(super) async fn news(&mut self) -> News {
         tokio::select! {
