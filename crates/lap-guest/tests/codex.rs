@@ -2,7 +2,7 @@
 
 mod kit;
 
-use kit::{Guest, answer, failure, git, harness_session, phases, said, text, tools};
+use kit::{Guest, answer, failure, git, phases, said, text, tools};
 use lap_api::event::DeltaKind;
 use lap_api::link::{GuestBoot, Report, SkillFile, ToGuest};
 use lap_api::message::Attachment;
@@ -20,6 +20,7 @@ async fn turns_tools_images_and_the_prompt_reach_the_model_and_back() {
         content: "---\nname: brewing\ndescription: How to brew tea\n---\nBoil water.".to_owned(),
     }];
     let reports = guest.boot(GuestBoot { skills, ..boot }).await;
+    guest.until(|report| matches!(report, Report::Conversation { .. })).await;
     assert_eq!(phases(&reports)[2..], ["waiting_harness", "harness_listening", "harness_ready"]);
     assert_eq!(gateway.requests().len(), 0, "nothing is asked before somebody asks");
 
@@ -112,7 +113,7 @@ async fn errors_of_the_model_fail_the_turn_with_a_sentence() {
 #[tokio::test]
 async fn a_killed_codex_fails_its_turn_and_comes_back_with_the_conversation() {
     let (mut guest, gateway, boot) = place().await;
-    let first = harness_session(&guest.boot(boot.clone()).await);
+    let first = guest.converse(boot.clone()).await;
     guest.run("t1", "remember [[say:noted]]").await;
     guest.turn("t2", "[[say:half]][[hold:gate]]").await;
     gateway.wait_until_held("gate").await;
@@ -131,7 +132,7 @@ async fn a_killed_codex_fails_its_turn_and_comes_back_with_the_conversation() {
     let root = guest.close().await;
     let mut guest = Guest::start_in(root).await;
     let prompt = Some("You are another agent.".to_owned());
-    let again = harness_session(&guest.boot(GuestBoot { resume: Some(first.clone()), prompt, ..boot }).await);
+    let again = guest.converse(GuestBoot { resume: Some(first.clone()), prompt, ..boot }).await;
     assert_eq!(again, first);
     let seen = answer(&guest.run("t5", "[[recall]]").await);
     assert!(seen.contains("remember"), "{seen}");
