@@ -1,14 +1,17 @@
 //! What a process gives up before it runs what it does not trust, or before it starts to hold secrets.
 
 use std::io;
+use std::path::Path;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::seccomp::Filters;
-use crate::sys;
+use lap_sandbox::Check;
 
-/// Open files of a sandbox's processes: enough for every build tool, far from the machine's limit.
+use crate::seccomp::Filters;
+use crate::{doctor, sys};
+
+/// Open files of a sandbox's processes, and of its sidecar: enough for every build tool, far from the machine's limit.
 const OPEN_FILES: u64 = 65_536;
 
 /// Everything a sandbox gives up; returns why there is no Landlock, where there is none. `processes` is a limit by user, for
@@ -30,8 +33,16 @@ pub(crate) fn sandbox(filters: &Filters, processes: Option<u64>) -> io::Result<O
 }
 
 /// Everything a sidecar gives up once its sandbox runs. `become_user` is called when rights to change users are still there.
-pub(crate) fn sidecar(filters: &Filters, become_user: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+/// Below `own` it may go on writing. Returns why there is no Landlock, where there is none.
+pub(crate) fn sidecar(
+    filters: &Filters,
+    own: &Path,
+    become_user: impl FnOnce() -> io::Result<()>,
+) -> io::Result<Option<String>> {
     lower(Resource::Core, 0)?;
+    // The vault of a busy sandbox has thousands of connections open.
+    raise(Resource::Nofile)?;
+    let own = landlock::PathFd::new(own).map_err(io::Error::other)?;
     // Nobody asks how the sandbox's first process ended, so nobody needs to bury it either.
     sys::ignore_children()?;
     drop_bounding_set()?;
@@ -39,14 +50,33 @@ pub(crate) fn sidecar(filters: &Filters, become_user: impl FnOnce() -> io::Resul
     drop_capabilities()?;
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    filters.install()
+    let without_landlock = sidecar_landlock(own).err().map(|error| error.to_string());
+    filters.install()?;
+    Ok(without_landlock)
 }
 
-/// Keeps secrets out of swap where allowed; to be called while still root.
-pub(crate) fn lock_memory() {
-    if let Err(error) = sys::lock_memory() {
-        tracing::debug!("memory stays swappable: {error}");
+/// Keeps secrets out of swap where allowed, and says how; to be called while still root.
+pub(crate) fn lock_memory() -> Check {
+    const NAME: &str = "secrets in memory";
+    let Err(error) = sys::lock_memory() else {
+        return doctor::ok(NAME, "the sidecar's memory is locked: it is never written to swap");
+    };
+    // A heading, and a line for each.
+    let swaps = std::fs::read_to_string("/proc/swaps").map_or(0, |text| text.lines().skip(1).count());
+    if swaps == 0 {
+        return doctor::ok(NAME, "this machine has no swap that a sidecar's memory could be written to");
     }
+    let detail = format!(
+        "the sidecar's memory may be written to swap ({error}); let LAP lock memory (systemd: LimitMEMLOCK=infinity), or encrypt the swap"
+    );
+    doctor::degraded(NAME, &detail)
+}
+
+/// As far as it goes; more than this nobody needs.
+fn raise(resource: Resource) -> io::Result<()> {
+    let seen = rustix::process::getrlimit(resource);
+    let limit = Some(seen.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
+    Ok(rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?)
 }
 
 fn lower(resource: Resource, wanted: u64) -> io::Result<()> {
@@ -98,6 +128,26 @@ fn landlock() -> Result<(), Box<dyn std::error::Error>> {
         rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, AccessFs::from_all(abi)))?;
     }
     match rules.restrict_self()?.ruleset {
+        RulesetStatus::NotEnforced => Err("this kernel has no Landlock".into()),
+        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
+    }
+}
+
+/// A sidecar reads what is public (certificates, name servers, its control groups), writes below its own folder alone, starts
+/// no program and offers no port.
+fn sidecar_landlock(own: landlock::PathFd) -> Result<(), Box<dyn std::error::Error>> {
+    use landlock::{
+        ABI, Access, AccessFs, AccessNet, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
+    };
+    let all = AccessFs::from_all(ABI::V4);
+    let status = Ruleset::default()
+        .handle_access(all)?
+        .handle_access(AccessNet::BindTcp)?
+        .create()?
+        .add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::ReadFile | AccessFs::ReadDir))?
+        .add_rule(PathBeneath::new(own, all & !AccessFs::Execute))?
+        .restrict_self()?;
+    match status.ruleset {
         RulesetStatus::NotEnforced => Err("this kernel has no Landlock".into()),
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
     }

@@ -68,6 +68,19 @@ pub(crate) fn fence(missing: &str) -> Check {
     }
 }
 
+/// The second fence around what a sidecar may write.
+pub(crate) fn sidecar_fence(missing: Option<&str>) -> Check {
+    match missing {
+        None => ok("sidecar landlock", "a sidecar can write to its sandbox's own folder alone"),
+        Some(why) => degraded(
+            "sidecar landlock",
+            &format!(
+                "{why}; what a sidecar may write follows from its user alone (boot with lsm=landlock,… to have more)"
+            ),
+        ),
+    }
+}
+
 pub(crate) fn ok(name: &str, detail: &str) -> Check {
     Check { name: name.to_owned(), outcome: Outcome::Ok, detail: detail.to_owned() }
 }

@@ -102,10 +102,10 @@ fn start(server: &mut UnixStream) -> Result<(Started, Purpose), LaunchError> {
     drop(text);
     let null = std::fs::File::options().read(true).write(true).open("/dev/null").attempt("open /dev/null")?;
     rustix::stdio::dup2_stdin(&null).attempt("let go of the server's socket")?;
-    let launched = launch(&spec, handed.next())?;
+    let mut launched = launch(&spec, handed.next())?;
     let folder = link.parent().unwrap_or(Path::new("/"));
     let link = link.file_name().map(PathBuf::from).unwrap_or_default();
-    confine_sidecar(&launched, folder)?;
+    confine_sidecar(&mut launched, folder, &spec.sandbox_dir)?;
     let started = Started { id: spec.id, boot_token, link, limits: spec.limits, launched, _lock: lock };
     Ok((started, if trial { Purpose::Trial } else { Purpose::Work }))
 }
@@ -187,10 +187,11 @@ pub fn launch(spec: &LaunchSpec, volume: Option<OwnedFd>) -> Result<Launched, La
     Ok(Launched { guest, tcp, dns, init, output, limits: groups.watch, volume, confinement, identity })
 }
 
-/// Gives up everything the sidecar does not need once its sandbox runs. `folder` becomes the working folder.
-pub fn confine_sidecar(launched: &Launched, folder: &Path) -> Result<(), LaunchError> {
+/// Gives up everything the sidecar does not need once its sandbox runs, and notes how. `folder` becomes the working folder,
+/// `own` the only one it may write to.
+fn confine_sidecar(launched: &mut Launched, folder: &Path, own: &Path) -> Result<(), LaunchError> {
     let filters = Filters::sidecar().attempt("compile the system call filter")?;
-    confine::lock_memory();
+    launched.confinement.push(confine::lock_memory());
     // Entered with the server's rights: as an ordinary user the sidecar might not find its way.
     rustix::process::chdir(folder).attempt("enter the folder of the server's socket")?;
     let become_user = || {
@@ -201,7 +202,9 @@ pub fn confine_sidecar(launched: &Launched, folder: &Path) -> Result<(), LaunchE
         }
         Ok(())
     };
-    confine::sidecar(&filters, become_user).attempt("drop the sidecar's rights")
+    let without_fence = confine::sidecar(&filters, own, become_user).attempt("drop the sidecar's rights")?;
+    launched.confinement.push(crate::doctor::sidecar_fence(without_fence.as_deref()));
+    Ok(())
 }
 
 /// Ends a sandbox at once, with everything in it.

@@ -31,7 +31,7 @@ mod waiting;
 pub use backend::{LocalBackend, LocalConfig, checks};
 pub use cgroup::{CgroupPlan, LimitHit, LimitWatch};
 pub use init::init_main;
-pub use launch::{Launched, Started, confine_sidecar, kill, launch, start_sidecar};
+pub use launch::{Launched, Started, kill, launch, start_sidecar};
 pub use log::BoundedLog;
 pub use spec::{LaunchError, LaunchReply, LaunchSpec, SidecarLaunch, VolumePlan};
 pub use sys::readable;

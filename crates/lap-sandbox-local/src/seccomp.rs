@@ -38,10 +38,19 @@ impl Filters {
     /// What a sidecar may not do once its sandbox runs.
     pub(crate) fn sidecar() -> io::Result<Self> {
         let mut rules = BTreeMap::new();
-        for call in NEVER.iter().chain(&[libc::SYS_execve, libc::SYS_execveat, libc::SYS_unshare]) {
+        for call in NEVER.iter().chain(NEVER_IN_SIDECAR) {
             rules.insert(*call, Vec::new());
         }
-        rules.insert(libc::SYS_clone, namespace_flags()?);
+        // Threads, no processes.
+        rules.insert(libc::SYS_clone, vec![argument(0, Op::MaskedEq(libc::CLONE_THREAD as u64), 0)?]);
+        rules.insert(libc::SYS_socket, socket_families()?);
+        // No memory that was written becomes program: libraries are mapped from files, and as they are.
+        let executable = || condition(2, Op::MaskedEq(libc::PROT_EXEC as u64), libc::PROT_EXEC as u64);
+        let anonymous = condition(3, Op::MaskedEq(libc::MAP_ANONYMOUS as u64), libc::MAP_ANONYMOUS as u64)?;
+        let writable = condition(2, Op::MaskedEq(libc::PROT_WRITE as u64), libc::PROT_WRITE as u64)?;
+        rules.insert(libc::SYS_mmap, vec![rule(vec![executable()?, anonymous])?, rule(vec![executable()?, writable])?]);
+        rules.insert(libc::SYS_mprotect, vec![rule(vec![executable()?])?]);
+        rules.insert(libc::SYS_pkey_mprotect, vec![rule(vec![executable()?])?]);
         Ok(Self(vec![refuse(rules)?, pretend_absent()]))
     }
 
@@ -116,6 +125,32 @@ const NEVER: &[i64] = &[
     libc::SYS_ioperm,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_modify_ldt,
+];
+
+/// What else a sidecar never needs: other programs and processes, ports of its own, users, devices.
+const NEVER_IN_SIDECAR: &[i64] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_unshare,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
+    libc::SYS_listen,
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+    libc::SYS_mknodat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mknod,
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setgroups,
+    libc::SYS_capset,
+    libc::SYS_personality,
 ];
 
 /// Linux 6.15; the same number on every architecture.

@@ -141,7 +141,7 @@ async fn run(started: Started, log: BoundedLog) -> ExitCode {
     // What is left in `started` is the proof that this sidecar lives; it goes with this function.
     let Started { id, boot_token, link, limits: _, launched, .. } = started;
     let (records_in, records) = mpsc::channel(RECORDS);
-    let vault = match Vault::new(VaultConfig::default(), records_in) {
+    let vault = match Vault::new(vault_config(), records_in) {
         Ok(vault) => vault,
         Err(problem) => {
             tracing::error!("could not make the vault: {}", chain(&problem));
@@ -222,6 +222,13 @@ async fn run(started: Started, log: BoundedLog) -> ExitCode {
     dialing.abort();
     tasks.shutdown().await;
     ExitCode::SUCCESS
+}
+
+/// As many connections as the descriptors of this process allow.
+fn vault_config() -> VaultConfig {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let max_descriptors = limit.map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
+    VaultConfig { max_descriptors, ..VaultConfig::default() }
 }
 
 enum Ended {

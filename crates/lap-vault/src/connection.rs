@@ -12,6 +12,7 @@ use lap_domain::egress::Host;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 
+use crate::refusal::Refusal;
 use crate::tasks::Owned;
 use crate::wire::{PATIENCE, SILENCE, Speaks, Wire};
 use crate::{Vault, request, route, tunnel};
@@ -35,6 +36,8 @@ pub(crate) struct Connection {
     pub tls: bool,
     /// SNI and target disagree: every request is refused with this sentence, where the client can read it.
     pub disagreement: Option<String>,
+    /// Every request is refused: there are too many connections.
+    pub no_room: bool,
 }
 
 /// What a connection is meant for.
@@ -46,9 +49,9 @@ pub(crate) enum Meant {
     Each,
 }
 
-/// Serves a connection that is meant for `host:port`.
-pub(crate) async fn serve(vault: Arc<Vault>, mut wire: Wire, host: Host, port: u16) {
-    let names_port = vault.table().is_ok_and(|table| table.policy.names_port(&host, port));
+/// Serves a connection that is meant for `host:port`; without room for it, only as far as to say so.
+pub(crate) async fn serve(vault: Arc<Vault>, mut wire: Wire, host: Host, port: u16, no_room: bool) {
+    let names_port = !no_room && vault.table().is_ok_and(|table| table.policy.names_port(&host, port));
     let Ok(mut speaks) = wire.sniff(if names_port { SILENCE } else { PATIENCE }).await else { return };
     if speaks == Speaks::Silent && names_port {
         // It waits for the server, or it only takes its time; what is spoken first decides.
@@ -57,17 +60,18 @@ pub(crate) async fn serve(vault: Arc<Vault>, mut wire: Wire, host: Host, port: u
     }
     match speaks {
         Speaks::Closed | Speaks::Silent => {}
-        Speaks::Tls => serve_tls(vault, wire, host, port).await,
+        Speaks::Tls => serve_tls(vault, wire, host, port, no_room).await,
         Speaks::Http1 | Speaks::Http2 => {
             let meant = Meant::Place { host, port, must_be: None };
-            let connection = Connection { vault, meant, tls: false, disagreement: None };
+            let connection = Connection { vault, meant, tls: false, disagreement: None, no_room };
             serve_http(connection, wire, speaks == Speaks::Http2).await;
         }
+        Speaks::Other if no_room => tunnel::refuse(&vault, &host, port, Refusal::no_room()).await,
         Speaks::Other => tunnel::serve(&vault, &mut wire, &host, port).await,
     }
 }
 
-async fn serve_tls(vault: Arc<Vault>, wire: Wire, host: Host, port: u16) {
+async fn serve_tls(vault: Arc<Vault>, wire: Wire, host: Host, port: u16, no_room: bool) {
     let accept = async {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), wire).await?;
         let sni = start.client_hello().server_name().map(str::to_owned);
@@ -79,7 +83,7 @@ async fn serve_tls(vault: Arc<Vault>, wire: Wire, host: Host, port: u16) {
     match tokio::time::timeout(HANDSHAKE_DEADLINE, accept).await {
         Ok(Ok((stream, meant, disagreement))) => {
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            serve_http(Connection { vault, meant, tls: true, disagreement }, stream, h2).await;
+            serve_http(Connection { vault, meant, tls: true, disagreement, no_room }, stream, h2).await;
         }
         // A client that does not trust the authority, or gave up: nothing was asked for yet.
         Ok(Err(error)) => tracing::debug!("a TLS handshake inside failed: {error}"),

@@ -24,6 +24,7 @@ mod proxy;
 mod record;
 mod refusal;
 mod request;
+mod room;
 mod route;
 mod scrub;
 mod substitute;
@@ -39,7 +40,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use lap_domain::egress::Host;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +54,7 @@ use grants::Table;
 use names::Names;
 use record::Exchange;
 use refusal::Refusal;
+use room::Room;
 use upstream::Pool;
 use upstream::resolve::Resolver;
 use upstream::tls::UpstreamTls;
@@ -72,14 +74,16 @@ pub struct VaultConfig {
     pub inside: InsideNet,
     /// Port of the explicit proxy.
     pub proxy_port: u16,
-    /// Connections of the sandbox at once; more wait.
+    /// Connections of the sandbox at once; more are refused.
     pub max_connections: usize,
+    /// Descriptors this process may have; some are kept for what must go on.
+    pub max_descriptors: u32,
 }
 
 impl Default for VaultConfig {
     fn default() -> Self {
         let inside = InsideNet { base: Ipv4Addr::new(198, 18, 0, 0), bits: 15 };
-        Self { inside, proxy_port: 3128, max_connections: 8192 }
+        Self { inside, proxy_port: 3128, max_connections: 8192, max_descriptors: u32::MAX }
     }
 }
 
@@ -96,7 +100,7 @@ pub struct Vault {
     pool: Arc<Pool>,
     resolver: Resolver,
     tasks: TaskTracker,
-    connections: Arc<Semaphore>,
+    room: Arc<Room>,
     stop: CancellationToken,
 }
 
@@ -111,16 +115,17 @@ impl Vault {
     /// reserves a place in `records` before it goes out.
     pub fn new(config: VaultConfig, records: mpsc::Sender<Record>) -> Result<Arc<Self>, VaultError> {
         let tasks = TaskTracker::new();
+        let room = Arc::new(Room::new(config.max_connections, config.max_descriptors));
         Ok(Arc::new(Self {
             authority: Authority::new()?,
             names: Arc::new(Names::new(config.inside)),
             table: ArcSwapOption::empty(),
             changed: watch::Sender::new(0),
             records,
-            pool: Pool::new(tasks.clone()),
+            pool: Pool::new(tasks.clone(), room.clone()),
             resolver: Resolver::new(),
             tasks,
-            connections: Arc::new(Semaphore::new(config.max_connections)),
+            room,
             stop: CancellationToken::new(),
             config,
         }))

@@ -8,19 +8,21 @@ use std::time::Duration;
 use lap_domain::egress::Host;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::names::Means;
 use crate::refusal::Refusal;
+use crate::room::REFUSAL_DEADLINE;
 use crate::wire::Wire;
 use crate::{Vault, connection, proxy};
 
 /// When the process is out of descriptors, accepting again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until the vault stops. With too many connections open, new ones wait in the kernel's queue.
+/// Accepts until the vault stops. Connections there is no room for are taken as well, and told so.
 pub(crate) async fn accept(vault: Arc<Vault>, listener: TcpListener) {
     loop {
-        let Ok(permit) = vault.connections.clone().acquire_owned().await else { return };
+        let refused = vault.room.to_refuse().await;
         let accepted = tokio::select! {
             () = vault.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -34,25 +36,32 @@ pub(crate) async fn accept(vault: Arc<Vault>, listener: TcpListener) {
             }
         };
         let task = vault.clone();
-        vault.tasks.spawn(async move {
-            tokio::select! {
-                () = take(&task, stream) => {}
-                () = task.stop.cancelled() => {}
-            }
-            drop(permit);
-        });
+        match vault.room.take(&stream) {
+            Some(place) => vault.tasks.spawn(async move {
+                tokio::select! {
+                    () = take(&task, stream, place, false) => {}
+                    () = task.stop.cancelled() => {}
+                }
+            }),
+            None => vault.tasks.spawn(async move {
+                tokio::select! {
+                    _ = tokio::time::timeout(REFUSAL_DEADLINE, take(&task, stream, refused, true)) => {}
+                    () = task.stop.cancelled() => {}
+                }
+            }),
+        };
     }
 }
 
-async fn take(vault: &Arc<Vault>, stream: TcpStream) {
+async fn take(vault: &Arc<Vault>, stream: TcpStream, place: OwnedSemaphorePermit, no_room: bool) {
     let Ok(meant) = meant_for(&stream) else { return };
     // Without this, small answers wait for acknowledgements that are themselves delayed.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let wire = Wire::new(stream);
+    let wire = Wire::new(stream, place);
     if vault.is_proxy(meant) {
-        return proxy::serve(vault.clone(), wire).await;
+        return proxy::serve(vault.clone(), wire, no_room).await;
     }
     let host = match meant.ip() {
         IpAddr::V4(addr) => match vault.names.meaning_of(addr) {
@@ -62,7 +71,7 @@ async fn take(vault: &Arc<Vault>, stream: TcpStream) {
         },
         IpAddr::V6(_) => Host::from_addr(meant.ip()),
     };
-    connection::serve(vault.clone(), wire, host, meant.port()).await;
+    connection::serve(vault.clone(), wire, host, meant.port(), no_room).await;
 }
 
 /// Where the sandbox connected to before the redirection; without one, the local end is it.

@@ -23,13 +23,13 @@ use crate::{Vault, gateway, request};
 const HEAD_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 /// Serves a connection to the proxy's own address.
-pub(crate) async fn serve(vault: Arc<Vault>, wire: Wire) {
-    let connection = Arc::new(Connection { vault, meant: Meant::Each, tls: false, disagreement: None });
+pub(crate) async fn serve(vault: Arc<Vault>, wire: Wire, no_room: bool) {
+    let connection = Arc::new(Connection { vault, meant: Meant::Each, tls: false, disagreement: None, no_room });
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = connection.clone();
         async move {
             let response = if request.method() == Method::CONNECT {
-                connect(&connection.vault, request).await
+                connect(&connection, request).await
             } else {
                 request::handle(&connection, request).await
             };
@@ -47,7 +47,8 @@ pub(crate) async fn serve(vault: Arc<Vault>, wire: Wire) {
     }
 }
 
-async fn connect(vault: &Arc<Vault>, request: Request<Incoming>) -> Response<Relay> {
+async fn connect(connection: &Connection, request: Request<Incoming>) -> Response<Relay> {
+    let vault = &connection.vault;
     let text = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     let (host, port) = match parse_authority(&text) {
         Ok((host, Some(port))) => (host, port),
@@ -57,6 +58,7 @@ async fn connect(vault: &Arc<Vault>, request: Request<Incoming>) -> Response<Rel
         }
     };
     let refused = match vault.table() {
+        _ if connection.no_room => Some(Refusal::no_room()),
         Err(refusal) => Some(refusal),
         Ok(_) if host.name() == Some(gateway::NAME) => None,
         Ok(table) => match table.policy.decide_unresolved(&host, port) {
@@ -74,7 +76,7 @@ async fn connect(vault: &Arc<Vault>, request: Request<Incoming>) -> Response<Rel
             let Ok(parts) = upgraded.downcast::<TokioIo<Wire>>() else { return };
             let mut wire = parts.io.into_inner();
             wire.push_back(&parts.read_buf);
-            connection::serve(task.clone(), wire, host, port).await;
+            connection::serve(task.clone(), wire, host, port, false).await;
         };
         tokio::select! {
             () = served => {}

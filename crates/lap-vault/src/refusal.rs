@@ -41,11 +41,18 @@ impl Refusal {
     /// The real server did not do its part.
     pub fn upstream(host: &egress::Host, port: u16, error: &UpstreamError) -> Self {
         let (status, code) = match error {
+            UpstreamError::NoRoom => return Self::no_room(),
             UpstreamError::Tls(_) => (StatusCode::BAD_GATEWAY, "upstream_tls"),
             UpstreamError::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
             UpstreamError::Connect(_) | UpstreamError::Http(_) => (StatusCode::BAD_GATEWAY, "upstream"),
         };
         Self::new(status, code, format!("{host}:{port} could not be reached: {error}."))
+    }
+
+    /// The vault holds open as much as it may.
+    pub fn no_room() -> Self {
+        let sentence = "This sandbox has too many connections open; close some, or try again later.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", sentence)
     }
 
     /// The answer, noted in the record.

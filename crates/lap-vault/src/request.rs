@@ -37,6 +37,8 @@ pub(crate) async fn handle(connection: &Arc<Connection>, request: Request<Incomi
         let sentence = "The record of this request cannot be written, so it does not go out.";
         return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "record_unavailable", sentence).into_response(None);
     };
+    // Over HTTP/2 the deadline of those that are refused ends it.
+    let closes = connection.no_room && request.version() < Version::HTTP_2;
     match proceed(connection, request, &exchange).await {
         Ok(response) => {
             exchange.set_status(response.status().as_u16());
@@ -44,7 +46,11 @@ pub(crate) async fn handle(connection: &Arc<Connection>, request: Request<Incomi
         }
         Err(refusal) => {
             tracing::debug!(code = refusal.code, "a request was refused");
-            refusal.into_response(Some(&exchange))
+            let mut response = refusal.into_response(Some(&exchange));
+            if closes {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
         }
     }
 }
@@ -87,6 +93,9 @@ async fn proceed(
         (Err(_), Meant::Each) => {}
     }
     let asked = asked?;
+    if connection.no_room {
+        return Err(Refusal::no_room());
+    }
     if request.method() == Method::CONNECT {
         return Err(Refusal::bad_request("CONNECT is for the explicit proxy; here it would lead around the vault."));
     }

@@ -56,13 +56,21 @@ pub(crate) async fn serve_silent(vault: &Arc<Vault>, wire: &mut Wire, host: &Hos
     })
 }
 
+/// Notes that a connection went nowhere.
+pub(crate) async fn refuse(vault: &Vault, host: &Host, port: u16, refusal: Refusal) {
+    if let Some(exchange) = vault.begin("TCP", String::new()).await {
+        exchange.set_host(format!("{host}:{port}"));
+        exchange.set_refusal(refusal.code, refusal.sentence);
+    }
+}
+
 async fn open(vault: &Vault, host: &Host, port: u16) -> Result<TcpStream, Refusal> {
     let table = vault.table()?;
     if !table.policy.names_port(host, port) {
         return Err(not_http(host, port));
     }
     let addresses = route::addresses(vault, &table, host, port, None).await?;
-    upstream::dial_any(&addresses).await.map_err(|e| Refusal::upstream(host, port, &e))
+    upstream::dial_any(&addresses, &vault.room).await.map_err(|e| Refusal::upstream(host, port, &e))
 }
 
 async fn carry(

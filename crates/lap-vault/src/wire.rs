@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Where other bytes than HTTP and TLS are allowed, a connection that says nothing for so long waits for the server to speak.
 pub(crate) const SILENCE: Duration = Duration::from_millis(700);
@@ -21,6 +22,8 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct Wire {
     ahead: BytesMut,
     stream: TcpStream,
+    /// Its place among the sandbox's connections, whatever becomes of it: a tunnel, a WebSocket.
+    _place: OwnedSemaphorePermit,
 }
 
 /// What a connection speaks.
@@ -39,8 +42,8 @@ pub(crate) enum Speaks {
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream) -> Self {
-        Self { ahead: BytesMut::new(), stream }
+    pub fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+        Self { ahead: BytesMut::new(), stream, _place: place }
     }
 
     /// Gives bytes back that were read from this wire.

@@ -32,7 +32,8 @@ fn sidecar(started: Started) -> Result<(), Box<dyn std::error::Error>> {
         .iter()
         .map(|check| format!("{}: {:?}: {}", check.name, check.outcome, check.detail))
         .collect();
-    writeln!(server, "{}", serde_json::to_string(&(id.as_str(), &boot_token.0, checks, std::process::id()))?)?;
+    let greeting = (id.as_str(), &boot_token.0, checks, std::process::id(), hostile_attempts());
+    writeln!(server, "{}", serde_json::to_string(&greeting)?)?;
     launched.guest.set_nonblocking(false)?;
     for listener in launched.tcp {
         thread::spawn(move || answer_connections(&listener));
@@ -58,6 +59,50 @@ fn sidecar(started: Started) -> Result<(), Box<dyn std::error::Error>> {
     let mut wait = [rustix::event::PollFd::new(&launched.init, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut wait, None)?;
     Ok(())
+}
+
+/// What a sidecar that was taken over would try; the names of what succeeded.
+fn hostile_attempts() -> Vec<String> {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let family = |number: u16| socket(AddressFamily::from_raw(number), SocketType::DGRAM, None).is_ok();
+    let write = |path: &str| std::fs::File::options().append(true).open(path).is_ok();
+    let root = rustix::process::Uid::ROOT;
+    let mut succeeded: Vec<String> = [
+        ("start a program", Command::new("/bin/true").spawn().is_ok()),
+        ("offer a port", TcpListener::bind("127.0.0.1:0").is_ok()),
+        ("offer a socket file", std::os::unix::net::UnixListener::bind("listener.sock").is_ok()),
+        ("make program memory", rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::empty()).is_ok()),
+        ("become root", rustix::thread::set_thread_res_uid(root, root, root).is_ok()),
+        ("a packet socket", family(17)),
+        ("a vsock", family(40)),
+        ("a cipher socket", family(38)),
+        ("a bluetooth socket", family(31)),
+        ("write to a device", write("/dev/null")),
+        ("write to the kernel", write("/proc/self/comm")),
+        ("make a file", std::fs::File::create("/tmp/of-a-sidecar").is_ok()),
+        ("make a folder", std::fs::create_dir("/dev/shm/of-a-sidecar").is_ok()),
+        ("change its own program", std::env::current_exe().is_ok_and(|path| write(&path.to_string_lossy()))),
+    ]
+    .into_iter()
+    .filter(|(_, did)| *did)
+    .map(|(name, _)| name.to_owned())
+    .collect();
+    let own = std::process::id().to_string();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = process.file_name().to_string_lossy().into_owned();
+        if name == own || !name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        for file in ["mem", "environ", "auxv"] {
+            if std::fs::File::open(process.path().join(file)).is_ok_and(|mut file| file.read(&mut [0]).is_ok()) {
+                succeeded.push(format!("read {file} of process {name}"));
+            }
+        }
+        if std::fs::read_dir(process.path().join("fd")).is_ok() {
+            succeeded.push(format!("see the descriptors of process {name}"));
+        }
+    }
+    succeeded
 }
 
 fn answer_connections(listener: &TcpListener) -> std::io::Result<()> {

@@ -246,29 +246,69 @@ async fn the_boot_token() {
     kit.destroy("secret").await;
 }
 
-/// What the sidecar keeps of its rights.
+/// What a sidecar keeps of its rights, seen from outside.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sidecar_is_confined_too() {
+    use std::os::unix::fs::MetadataExt;
+
     let mut kit = Kit::new().await;
-    let inside = kit.sandbox("sidecar").await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", inside.sidecar)).expect("its status");
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .expect("the field")
-            .split_whitespace()
-            .next()
-            .map(str::to_owned)
-    };
-    assert_eq!(field("CapEff:").as_deref(), Some("0000000000000000"));
-    assert_eq!(field("CapPrm:").as_deref(), Some("0000000000000000"));
-    assert_eq!(field("NoNewPrivs:").as_deref(), Some("1"));
-    assert_eq!(field("Seccomp:").as_deref(), Some("2"));
-    if rustix::process::geteuid().is_root() {
-        assert_eq!(field("CapBnd:").as_deref(), Some("0000000000000000"));
-        let user: u32 = field("Uid:").and_then(|user| user.parse().ok()).expect("a number");
-        assert!(user >= 2_000_000_000, "the sidecar runs as {user}");
+    let (one, other) = (kit.sandbox("sidecar").await, kit.sandbox("another").await);
+    let as_root = rustix::process::geteuid().is_root();
+    let mut users = Vec::new();
+    for inside in [&one, &other] {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", inside.sidecar)).expect("its status");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the field");
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for capabilities in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(field(capabilities), ["0000000000000000"], "{capabilities}");
+        }
+        assert_eq!(field("NoNewPrivs:"), ["1"]);
+        assert_eq!(field("Seccomp:"), ["2"]);
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", inside.sidecar)).expect("its limits");
+        let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).expect("the limit").to_owned();
+        assert_eq!(limit("Max core file size").split_whitespace().nth(4), Some("0"), "no core");
+        let open_files = limit("Max open files");
+        let [soft, hard] = [3, 4].map(|at| open_files.split_whitespace().nth(at));
+        assert_eq!(soft, hard, "as many connections as the machine allows");
+        let confined = |name: &str| inside.confinement.iter().find(|line| line.starts_with(name)).expect("a check");
+        assert!(confined("secrets in memory").contains("Ok") || confined("secrets in memory").contains("swap"));
+        assert!(confined("sidecar landlock").contains("Ok"), "{:?}", inside.confinement);
+        if as_root {
+            assert_eq!(field("CapBnd:"), ["0000000000000000"]);
+            assert_eq!(field("Groups:"), [] as [String; 0]);
+            let user: u32 = field("Uid:")[0].parse().expect("a number");
+            assert_eq!((field("Uid:"), field("Gid:")), (vec![user.to_string(); 4], vec![user.to_string(); 4]));
+            assert!(user >= 2_000_000_000, "the sidecar runs as {user}");
+            // What a process that is not dumpable shows of itself belongs to root.
+            let shown = std::fs::metadata(format!("/proc/{}/environ", inside.sidecar)).expect("it is there");
+            assert_eq!(shown.uid(), 0, "it is dumpable");
+            users.push(user);
+        }
+    }
+    if as_root {
+        assert_ne!(users[0], users[1], "each has a user of its own");
     }
     kit.destroy("sidecar").await;
+    kit.destroy("another").await;
+}
+
+/// What a sidecar that a hostile guest has taken over can still do: none of what it tries, though another sidecar and its
+/// sandbox run beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_was_taken_over_gets_nowhere() {
+    let mut kit = Kit::new().await;
+    let beside = kit.sandbox("beside").await;
+    let taken_over = kit.sandbox("taken").await;
+    for inside in [beside, taken_over] {
+        let mut succeeded = inside.succeeded;
+        if !rustix::process::geteuid().is_root() {
+            // Without users of their own they see that the others are there, and no more.
+            succeeded.retain(|what| !what.starts_with("see the descriptors"));
+        }
+        assert_eq!(succeeded, [] as [String; 0]);
+    }
+    kit.destroy("beside").await;
+    kit.destroy("taken").await;
 }

@@ -38,6 +38,8 @@ pub struct Inside {
     pub token: String,
     pub confinement: Vec<String>,
     pub sidecar: i32,
+    /// What its sidecar tried, confined, and succeeded with.
+    pub succeeded: Vec<String>,
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
@@ -184,8 +186,8 @@ async fn greet(stream: UnixStream) -> Option<Inside> {
     let mut reader = BufReader::new(reader);
     let mut line = String::new();
     reader.read_line(&mut line).await.ok()?;
-    let (id, token, confinement, sidecar) = serde_json::from_str(&line).ok()?;
+    let (id, token, confinement, sidecar, succeeded) = serde_json::from_str(&line).ok()?;
     line.clear();
     reader.read_line(&mut line).await.ok()?;
-    (line.trim() == "\"hello\"").then_some(Inside { id, token, confinement, sidecar, reader, writer })
+    (line.trim() == "\"hello\"").then_some(Inside { id, token, confinement, sidecar, succeeded, reader, writer })
 }

@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 
 use crate::body::Relay;
+use crate::room::Room;
 use crate::tasks::Owned;
 use crate::upstream::tls::UpstreamTls;
 
@@ -57,6 +58,8 @@ pub(crate) struct Place {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
+    #[error("too many connections are open")]
+    NoRoom,
     #[error("could not connect: {0}")]
     Connect(std::io::Error),
     #[error("its TLS handshake or certificate is not acceptable: {0}")]
@@ -82,6 +85,7 @@ fn chain(error: &hyper::Error) -> String {
 pub(crate) struct Pool {
     places: Mutex<HashMap<Place, Idle>>,
     tasks: TaskTracker,
+    room: Arc<Room>,
 }
 
 #[derive(Default)]
@@ -179,8 +183,8 @@ enum Connected {
 }
 
 impl Pool {
-    pub fn new(tasks: TaskTracker) -> Arc<Self> {
-        Arc::new(Self { places: Mutex::default(), tasks })
+    pub fn new(tasks: TaskTracker, room: Arc<Room>) -> Arc<Self> {
+        Arc::new(Self { places: Mutex::default(), tasks, room })
     }
 
     /// Sends a request to a place, at the first of its judged addresses that answers. Kept connections come first; a request
@@ -274,7 +278,14 @@ impl Pool {
         {
             return Ok(Connected::Http2(sender));
         }
-        let stream = dial(place.addr).await?;
+        let stream = match dial(place.addr, &self.room).await {
+            Err(UpstreamError::NoRoom) => {
+                // Connections that nobody uses are the first to go.
+                self.clear();
+                dial(place.addr, &self.room).await?
+            }
+            dialled => dialled?,
+        };
         if !place.tls {
             return if place.h2 {
                 self.start2(place, TokioIo::new(stream)).await
@@ -422,11 +433,14 @@ fn for_http2(mut request: Request<Relay>) -> Request<Relay> {
 }
 
 /// A TCP connection to the judged address.
-async fn dial(addr: SocketAddr) -> Result<TcpStream, UpstreamError> {
+async fn dial(addr: SocketAddr, room: &Room) -> Result<TcpStream, UpstreamError> {
     let stream = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(addr))
         .await
         .map_err(|_| UpstreamError::Timeout("no connection"))?
         .map_err(UpstreamError::Connect)?;
+    if !room.has(&stream) {
+        return Err(UpstreamError::NoRoom);
+    }
     stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
     // Finds servers that vanished while an answer is awaited.
     let keepalive =
@@ -436,10 +450,10 @@ async fn dial(addr: SocketAddr) -> Result<TcpStream, UpstreamError> {
 }
 
 /// A TCP connection to the first of the judged addresses that answers.
-pub(crate) async fn dial_any(addresses: &[SocketAddr]) -> Result<TcpStream, UpstreamError> {
+pub(crate) async fn dial_any(addresses: &[SocketAddr], room: &Room) -> Result<TcpStream, UpstreamError> {
     let mut failed = None;
     for addr in addresses {
-        match dial(*addr).await {
+        match dial(*addr, room).await {
             Ok(stream) => return Ok(stream),
             Err(error) => failed = Some(error),
         }

@@ -295,6 +295,15 @@ impl Kit {
     }
 
     pub async fn with(credentials: &[&str], change: impl FnOnce(&mut Grants)) -> Self {
+        Self::with_room(512, u32::MAX, credentials, change).await
+    }
+
+    pub async fn with_room(
+        max_connections: usize,
+        max_descriptors: u32,
+        credentials: &[&str],
+        change: impl FnOnce(&mut Grants),
+    ) -> Self {
         let upstream = upstream().await;
         let inside = InsideNet { base: Ipv4Addr::new(127, 77, 0, 0), bits: 16 };
         let listener = std::net::TcpListener::bind("127.77.0.1:0").unwrap();
@@ -307,7 +316,8 @@ impl Kit {
         let dns_socket = UdpSocket::bind("127.77.0.1:0").unwrap();
         let dns = dns_socket.local_addr().unwrap();
         let (tx, records) = mpsc::channel(256);
-        let vault = Vault::new(VaultConfig { inside, proxy_port: proxy.port(), max_connections: 512 }, tx).unwrap();
+        let config = VaultConfig { inside, proxy_port: proxy.port(), max_connections, max_descriptors };
+        let vault = Vault::new(config, tx).unwrap();
         let credentials: Vec<Credential> = credentials.iter().map(|text| credential(text)).collect();
         let stubs = credentials.iter().map(|c| (c.name.clone(), c.stub.clone())).collect();
         let resolve = NAMES.iter().map(|name| ResolveOverride::parse(&format!("{name}={}", upstream.tls)).unwrap());
