@@ -9,6 +9,7 @@ mod limits;
 mod main_job;
 mod many;
 mod ordinary_user;
+mod room;
 mod survival;
 mod terminal;
 mod vault;

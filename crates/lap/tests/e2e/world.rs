@@ -57,9 +57,29 @@ impl World {
         Self::with_ca(TestCa::new("LAP test CA"), needs, more).await
     }
 
+    /// On a machine that allows its processes so many descriptors.
+    pub async fn with_descriptors(needs: Needs, descriptors: u32) -> World {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let program = folder.path().join("lap");
+        let script = format!("#!/bin/sh\nulimit -n {descriptors}\nexec {} \"$@\"\n", binary().display());
+        std::fs::write(&program, script).expect("mine");
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mine");
+        Self::made(folder, &program, TestCa::new("LAP test CA"), needs, &[]).await
+    }
+
     /// The same with an authority that has signed for other upstreams too. Names and openings add to the world's own.
     pub async fn with_ca(ca: TestCa, needs: Needs, more: &[(&'static str, &str)]) -> World {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::made(folder, binary(), ca, needs, more).await
+    }
+
+    async fn made(
+        folder: tempfile::TempDir,
+        program: &Path,
+        ca: TestCa,
+        needs: Needs,
+        more: &[(&'static str, &str)],
+    ) -> World {
         let data_dir = folder.path().join("data");
         std::fs::create_dir_all(&data_dir).expect("mine");
         let ca_file = ca.write(folder.path()).expect("mine");
@@ -86,7 +106,7 @@ impl World {
                 _ => env.push((*name, (*value).to_owned())),
             }
         }
-        let server = LapServer::start(binary(), &data_dir, &env).await.unwrap_or_else(|problem| panic!("{problem}"));
+        let server = LapServer::start(program, &data_dir, &env).await.unwrap_or_else(|problem| panic!("{problem}"));
         let client = server.client();
         World { gateway, git, echo, server, client, env, data_dir, _folder: folder }
     }
