@@ -67,7 +67,7 @@ const CATALOGUE: &[(&[&str], &[&str])] = &[
     (&["BRAVE_API_KEY", "BRAVE_SEARCH_API_KEY"], &["api.search.brave.com"]),
     (&["TAVILY_API_KEY"], &["api.tavily.com#body"]),
     (&["EXA_API_KEY"], &["api.exa.ai"]),
-    // Never travels: the vault signs with it. Bound all the same, so that a request that sends it elsewhere is refused.
+    // The secret key never travels: the vault signs with it, toward these hosts.
     (&["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"], &["*.amazonaws.com", "*.api.aws"]),
 ];
 
@@ -82,11 +82,23 @@ pub fn rules_for(key: &str) -> Option<Vec<HostRule>> {
     )
 }
 
-/// Whether a key names a credential that signs and never travels: swapping its stub on the wire cannot work.
+/// Whether a key names a secret that signs requests to AWS, or to services that copy its signatures. It never travels: the
+/// vault signs with it.
+pub fn signs_aws(key: &str) -> bool {
+    key.to_ascii_uppercase().ends_with("SECRET_ACCESS_KEY")
+}
+
+/// Whether a key names what travels beside such a signature and is of no use without the secret.
+pub fn stands_by_aws_signature(key: &str) -> bool {
+    let key = key.to_ascii_uppercase();
+    ["ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"].iter().any(|end| key.ends_with(end))
+}
+
+/// Whether a key names a credential that signs in ways the vault does not know: neither travels its value, nor can the vault
+/// sign with it.
 pub fn is_signing_key(key: &str) -> bool {
     let key = key.to_ascii_uppercase();
-    key == "AWS_SECRET_ACCESS_KEY"
-        || key.ends_with("_PRIVATE_KEY")
+    key.ends_with("_PRIVATE_KEY")
         || key.ends_with("_SIGNING_KEY")
         || key.ends_with("_SIGNING_SECRET")
         || key.ends_with("_HMAC_KEY")

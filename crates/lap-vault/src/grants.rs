@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use lap_domain::catalogue;
 use lap_domain::credential::{Credential, Destination, Position, Scope};
 use lap_domain::egress::{Host, Policy, parse_authority};
 use lap_domain::secret::Secret;
@@ -100,6 +101,9 @@ impl Gateway {
     }
 }
 
+/// A form of a secret and what replaces it.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// Grants made ready: searchers for stubs and secrets, overrides by name, TLS toward upstreams.
 pub(crate) struct Table {
     credentials: Vec<Credential>,
@@ -113,6 +117,12 @@ pub(crate) struct Table {
     pub secrets: Arc<Needles>,
     /// The same in small letters, as they would stand in a header's name.
     pub secrets_in_names: Arc<Needles>,
+    /// The same, each replaced by a text of its own length; made where answers to signed requests need it.
+    pub secrets_in_place: Arc<Needles>,
+    /// Credentials that sign requests and never travel.
+    pub signing: u128,
+    /// Credentials that travel beside signatures and are of no use without them.
+    pub beside_signatures: u128,
     pub policy: Policy,
     overrides: HashMap<String, (IpAddr, Option<u16>)>,
     pub gateway: Option<Gateway>,
@@ -128,6 +138,8 @@ pub(crate) struct Open {
     pub query: u128,
     pub body: u128,
     pub ws: u128,
+    /// Those that sign and stand nowhere.
+    pub sign: u128,
 }
 
 impl Table {
@@ -155,33 +167,34 @@ impl Table {
             Arc::new(Needles::new(credentials.iter().enumerate().map(needle).collect()))
         };
         let (stubs_raw, stubs_json, stubs_percent) = (stubs(|s| s.to_vec()), stubs(forms::json), stubs(forms::percent));
-        let secrets = credentials
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| c.secret.expose().len() >= MIN_SCRUBBED)
-            .flat_map(|(owner, c)| {
+        let those = |of: fn(&str) -> bool| {
+            credentials.iter().enumerate().filter(|(_, c)| of(&c.name)).fold(0, |mask, (i, _)| mask | 1 << i)
+        };
+        let (signing, beside_signatures) = (those(catalogue::signs_aws), those(catalogue::stands_by_aws_signature));
+        let secrets = |change: fn(Pair) -> Pair| {
+            let scrubbed = credentials.iter().enumerate().filter(|(_, c)| c.secret.expose().len() >= MIN_SCRUBBED);
+            let needles = scrubbed.flat_map(|(owner, c)| {
                 forms::to_scrub(c.secret.expose().as_bytes(), c.stub.as_bytes()).into_iter().map(move |(text, with)| {
+                    let (text, with) = change((text, with));
                     Needle { text: Secret::new(text), with: Secret::new(with), owner: bit(owner) }
                 })
-            })
-            .collect();
-        let in_names = credentials
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| c.secret.expose().len() >= MIN_SCRUBBED)
-            .flat_map(|(owner, c)| {
-                forms::to_scrub(c.secret.expose().as_bytes(), c.stub.as_bytes()).into_iter().map(move |(text, with)| {
-                    let text = Secret::new(text.to_ascii_lowercase());
-                    Needle { text, with: Secret::new(with), owner: bit(owner) }
-                })
-            })
-            .collect();
+            });
+            Arc::new(Needles::new(needles.collect()))
+        };
+        let in_place = |(text, with): Pair| -> Pair {
+            let with = with.into_iter().cycle().take(text.len()).collect();
+            (text, with)
+        };
+        let secrets_in_place = if signing == 0 { Arc::new(Needles::new(Vec::new())) } else { secrets(in_place) };
         Ok(Self {
             stubs: stubs_raw,
             stubs_json,
             stubs_percent,
-            secrets: Arc::new(Needles::new(secrets)),
-            secrets_in_names: Arc::new(Needles::new(in_names)),
+            secrets: secrets(|pair| pair),
+            secrets_in_names: secrets(|(text, with)| (text.to_ascii_lowercase(), with)),
+            secrets_in_place,
+            signing,
+            beside_signatures,
             policy,
             overrides: resolve.into_iter().map(|o| (o.name, (o.addr, o.port))).collect(),
             gateway,
@@ -195,6 +208,10 @@ impl Table {
         let mut open = Open::default();
         for (i, credential) in self.credentials.iter().enumerate() {
             let Some(positions) = credential.scope.positions_at(destination) else { continue };
+            if self.signing >> i & 1 == 1 {
+                open.sign |= 1 << i;
+                continue;
+            }
             let mark = |mask: &mut u128, position| {
                 if positions.contains(position) {
                     *mask |= 1 << i;
@@ -220,6 +237,15 @@ impl Table {
             table.credentials.iter().filter_map(at).collect()
         };
         open(self) == open(other)
+    }
+
+    /// Index and stub of those of the mask.
+    pub fn stubs_of(&self, mask: u128) -> impl Iterator<Item = (usize, &str)> {
+        self.credentials.iter().enumerate().filter(move |(i, _)| mask >> i & 1 == 1).map(|(i, c)| (i, c.stub.as_str()))
+    }
+
+    pub fn secret_of(&self, index: usize) -> &Secret {
+        &self.credentials[index].secret
     }
 
     /// The credentials of the gateway.

@@ -27,6 +27,7 @@ mod request;
 mod room;
 mod route;
 mod scrub;
+mod sigv4;
 mod substitute;
 mod tasks;
 mod tunnel;
@@ -99,6 +100,7 @@ pub struct Vault {
     records: mpsc::Sender<Record>,
     pool: Arc<Pool>,
     resolver: Resolver,
+    signing_room: sigv4::Room,
     tasks: TaskTracker,
     room: Arc<Room>,
     stop: CancellationToken,
@@ -124,6 +126,7 @@ impl Vault {
             records,
             pool: Pool::new(tasks.clone(), room.clone()),
             resolver: Resolver::new(),
+            signing_room: sigv4::Room::new(),
             tasks,
             room,
             stop: CancellationToken::new(),

@@ -17,6 +17,7 @@ use crate::grants::{Open, Table};
 use crate::record::{Exchange, redacted_path};
 use crate::refusal::Refusal;
 use crate::scrub::Care;
+use crate::sigv4::{self, Recognised};
 use crate::upstream::{Answer, Place, UpstreamError};
 use crate::{Vault, gateway, route, scrub, substitute, websocket};
 
@@ -78,6 +79,8 @@ pub(crate) struct Way {
     pub swapped: u128,
     /// Credentials whose values are looked for in the answer.
     pub scrubbed: u128,
+    /// How it is signed, if it is to be signed anew.
+    pub recognised: Recognised,
 }
 
 async fn proceed(
@@ -238,6 +241,7 @@ async fn to_host(
     let Asked { host, port, must_be, authority } = asked;
     let addresses = route::addresses(vault, table, &host, port, must_be).await?;
     let open = table.open_at(&Destination { host: &host, port, tls: connection.tls });
+    let recognised = sigv4::recognise(table, &open, &vault.signing_room, &authority, request).await?;
     let swapped = substitute::headers(table, &open, request.headers_mut(), &format!("{host}:{port}"))?;
     let (path, in_path) = match request.uri().path_and_query() {
         None => (PathAndQuery::from_static("/"), 0),
@@ -254,8 +258,9 @@ async fn to_host(
     let place =
         Place { tls: connection.tls, host: host.clone(), addr: NOWHERE, h2: request.version() == Version::HTTP_2 };
     let uri = uri_of(connection.tls, &authority, path)?;
-    let scrubbed = open.credential;
-    Ok(Way { host, port, place, addresses, uri, authority, open, swapped: swapped | in_path, scrubbed })
+    let signer = recognised.signing.as_ref().map_or(0, |signing| signing.signer);
+    let (swapped, scrubbed) = (swapped | in_path | signer, open.credential | open.sign);
+    Ok(Way { host, port, place, addresses, uri, authority, open, swapped, scrubbed, recognised })
 }
 
 async fn to_gateway(
@@ -285,7 +290,8 @@ async fn to_gateway(
     let path = path.parse().map_err(|_| Refusal::bad_request("The request's path is not valid."))?;
     let uri = uri_of(target.tls, &authority, path)?;
     let (host, scrubbed) = (Host::Name(gateway::NAME.to_owned()), table.open_at_gateway());
-    Ok(Way { host, port: asked.port, place, addresses, uri, authority, open: Open::default(), swapped, scrubbed })
+    let (open, recognised) = (Open::default(), Recognised::default());
+    Ok(Way { host, port: asked.port, place, addresses, uri, authority, open, swapped, scrubbed, recognised })
 }
 
 /// Stands in a place until the pool has chosen among the judged addresses.
@@ -307,10 +313,15 @@ async fn forward(
     request: Request<Incoming>,
     exchange: &Arc<Exchange>,
 ) -> Result<Response<Relay>, Refusal> {
-    let Way { host, port, place, addresses, uri, authority, open, swapped, scrubbed } = way;
+    let Way { host, port, place, addresses, uri, authority, open, swapped, scrubbed, recognised } = way;
+    let Recognised { signing, body: read } = recognised;
     let (mut parts, body) = request.into_parts();
     let has_body = !body.is_end_stream();
-    let care = if swapped != 0 || (open.body != 0 && has_body) { Care::Strict } else { Care::Lenient };
+    let care = match &signing {
+        Some(signing) => signing.care(table, &open, swapped),
+        None if swapped != 0 || (open.body != 0 && has_body) => Care::Strict,
+        None => Care::Lenient,
+    };
     if care == Care::Strict {
         scrub::prepare(&mut parts.headers);
     }
@@ -318,7 +329,13 @@ async fn forward(
     if !has_body && !parts.headers.contains_key(CONTENT_LENGTH) || body.size_hint().exact().is_none() {
         parts.headers.remove(CONTENT_LENGTH);
     }
-    let body = substitute::body(table, open.body, &mut parts.headers, body, exchange).await?;
+    let body = match &read {
+        Some(held) => held.relay(table, &open)?.counted(exchange.clone(), Direction::Out),
+        None => substitute::body(table, open.body, &mut parts.headers, body, exchange).await?,
+    };
+    if let Some(signing) = signing {
+        signing.sign(table, parts.method.as_str(), &uri, &mut parts.headers)?;
+    }
     let request = assemble(parts.method.clone(), uri, authority, parts.headers, body);
     let answer =
         vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;

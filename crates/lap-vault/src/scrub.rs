@@ -22,6 +22,9 @@ pub(crate) enum Care {
     Strict,
     /// A credential could have gone along: what can be read is searched.
     Lenient,
+    /// Only what is of no use without a secret that never travels went along, and no other credential could have: what is
+    /// found is replaced in place, so that lengths, ranges and checksums stay right.
+    InPlace,
 }
 
 /// Prepares a request that carries a credential, so that its answer can be read: no ranges (a secret could be read byte by
@@ -70,15 +73,16 @@ pub(crate) fn body(
         // Over HTTP/2 a server can send one all the same, trailers too; nothing that was not searched comes back.
         return Ok(Relay::empty());
     }
+    let needles = if care == Care::InPlace { &table.secrets_in_place } else { &table.secrets };
     let rewriting = |keeps_length| Rewriting {
-        replacer: Replacer::new(table.secrets.clone(), mask),
+        replacer: Replacer::new(needles.clone(), mask),
         purpose: Purpose::Scrub,
         table: table.clone(),
         keeps_length,
     };
     match (Coding::of(headers), care) {
         (Coding::Identity, _) => {
-            let keeps_length = !table.secrets.changes_length(mask);
+            let keeps_length = !needles.changes_length(mask);
             if !keeps_length {
                 headers.remove(CONTENT_LENGTH);
             }
@@ -89,7 +93,7 @@ pub(crate) fn body(
             "encoding",
             "The answer to a request with a credential came in a Content-Encoding the vault cannot read.",
         )),
-        (Coding::Unreadable, Care::Lenient) => Ok(Relay::incoming(body)),
+        (Coding::Unreadable, Care::Lenient) | (_, Care::InPlace) => Ok(Relay::incoming(body)),
         // A piece of something packed cannot be unpacked.
         (_, Care::Lenient) if status == StatusCode::PARTIAL_CONTENT => Ok(Relay::incoming(body)),
         (coding, _) => {

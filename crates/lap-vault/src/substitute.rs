@@ -102,6 +102,10 @@ fn swap_value(
         let elsewhere = table.stubs.occurring(value) & !allowed;
         if elsewhere != 0 {
             let names = table.names_of(elsewhere).join(", ");
+            if elsewhere & table.signing != 0 {
+                let sentence = format!("{names} signs requests and never travels: not to {to}, nor anywhere else.");
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "misdirected_stub", sentence));
+            }
             let sentence = format!(
                 "The credential {names} may not go to {to}. If it should, its owner can name that host in env_var_hosts \
                  (over plain http with its port)."

@@ -65,7 +65,7 @@ pub(crate) async fn open(
     upgrade: Upgrade,
     exchange: &Arc<Exchange>,
 ) -> Result<Response<Relay>, Refusal> {
-    let Way { host, port, mut place, addresses, uri, authority, open, swapped, scrubbed } = way;
+    let Way { host, port, mut place, addresses, uri, authority, open, swapped, scrubbed, recognised } = way;
     if host.name() == Some(gateway::NAME) {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,
@@ -85,6 +85,9 @@ pub(crate) async fn open(
     parts.headers.remove(SEC_WEBSOCKET_EXTENSIONS);
     parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Some(signing) = recognised.signing {
+        signing.sign(table, parts.method.as_str(), &uri, &mut parts.headers)?;
+    }
     let request = request::assemble(parts.method.clone(), uri, authority, parts.headers, Relay::empty());
     let answer = vault
         .pool

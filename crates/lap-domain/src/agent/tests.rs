@@ -242,11 +242,16 @@ fn credentials_without_hosts_are_warned_of() {
 fn secrets_that_cannot_work_are_warned_of() {
     let pem = "-----BEGIN RSA PRIVATE KEY-----\nx\n-----END RSA PRIVATE KEY-----";
     let new = NewAgent {
-        env_vars: secrets(&[("PIN", "1234567"), ("AWS_SECRET_ACCESS_KEY", "0123456789"), ("CERT", pem)]),
+        env_vars: secrets(&[
+            ("PIN", "1234567"),
+            ("AWS_SECRET_ACCESS_KEY", "0123456789"),
+            ("APP_HMAC_KEY", "0123456789"),
+            ("CERT", pem),
+        ]),
         allow_out: texts(&["x.example"]),
         ..valid()
     };
-    check_warnings(new, &[("short_secret", &["PIN"]), ("signing_credential", &["AWS_SECRET_ACCESS_KEY", "CERT"])]);
+    check_warnings(new, &[("short_secret", &["PIN"]), ("signing_credential", &["APP_HMAC_KEY", "CERT"])]);
 }
 
 #[test]
