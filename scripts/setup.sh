@@ -28,6 +28,7 @@ need git "repositories inside sandboxes, tests" have git
 need mount "volumes of sandboxes: losetup, mount" have losetup
 need python3-venv "requirements of agents" python3 -c 'import ensurepip, venv'
 need ripgrep "searching inside sandboxes" have rg
+need tmux "tests of the terminal, as a person sees it" have tmux
 need util-linux "namespaces: unshare, nsenter" have nsenter
 if [ "${1:-}" = dist ]; then
     need musl-tools "C compiler of the static binary: musl-gcc" have musl-gcc

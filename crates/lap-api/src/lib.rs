@@ -8,6 +8,7 @@ pub mod agent;
 pub mod channel;
 pub mod error;
 pub mod event;
+pub mod exec;
 pub mod files;
 pub mod link;
 pub mod list;

@@ -23,6 +23,14 @@ pub enum TtyClientFrame {
         /// On a terminal of this size, or with pipes.
         #[serde(default)]
         tty: Option<WindowSize>,
+        /// Of a command on a terminal: the same as on `…/tty`. A client that comes back repeats all of it, and finds its
+        /// command again.
+        #[serde(default)]
+        client: Option<String>,
+        #[serde(default)]
+        from: Option<u64>,
+        #[serde(default)]
+        redraw: bool,
     },
     #[serde(other)]
     Unknown,

@@ -19,7 +19,8 @@ Exit codes:
   3    no such agent, session or profile
   4    no key, a wrong key, or a key without the right
   5    the session failed or has ended, or the turn failed
-  130  interrupted";
+  130  interrupted
+`lap exec` exits as its command did.";
 
 /// `lap` with the client's commands alone, as tests and documents see it.
 #[derive(Debug, Parser)]
@@ -89,6 +90,8 @@ pub enum ClientCommand {
     Open(OpenArgs),
     /// Go on with a session
     Attach(AttachArgs),
+    /// Run a command in a session's sandbox, beside the harness
+    Exec(ExecArgs),
     /// List sessions
     Sessions(SessionsArgs),
     /// Send one message and print the answer as it comes
@@ -355,6 +358,9 @@ pub struct OpenArgs {
     /// Title of a new session
     #[arg(long)]
     pub title: Option<String>,
+    /// How to show it
+    #[command(flatten)]
+    pub face: FaceArgs,
 }
 
 /// `lap AGENT …`, parsed from what no command took.
@@ -367,11 +373,63 @@ pub(crate) struct Shorthand {
     pub open: OpenArgs,
 }
 
+const ATTACH_HELP: &str = "\
+Sessions of harnesses that live in a terminal (claude-code, codex) are attached
+there, others as a chat; --terminal and --chat choose.
+
+In the harness's terminal Ctrl-D leaves and keeps everything running; in a shell
+it is the shell's. After Enter, ~. leaves everywhere, ~d types Ctrl-D, ~? helps.
+A lost connection comes back by itself.";
+
 /// `lap attach`
 #[derive(Debug, Args)]
+#[command(after_help = ATTACH_HELP)]
 pub struct AttachArgs {
     /// Id of the session, or a URL that ends with it
     pub session: String,
+    /// How to show it
+    #[command(flatten)]
+    pub face: FaceArgs,
+    /// Only look: what is typed goes nowhere
+    #[arg(long, conflicts_with = "chat")]
+    pub view: bool,
+}
+
+/// Which face of a session is shown.
+#[derive(Debug, Clone, Default, Args)]
+#[group(multiple = false)]
+pub struct FaceArgs {
+    /// The harness's own terminal
+    #[arg(long, short = 't')]
+    pub terminal: bool,
+    /// A shell in the sandbox, beside the harness
+    #[arg(long)]
+    pub shell: bool,
+    /// A chat
+    #[arg(long)]
+    pub chat: bool,
+}
+
+const EXEC_HELP: &str = "\
+With a terminal on both sides the command gets one too, and Ctrl-C reaches it;
+otherwise its input, output and errors are passed on as they are. The exit code
+is the command's, or 128 and the number of the signal that ended it.
+
+  lap exec SESSION -- git status
+  lap exec SESSION -- sh -c 'cd sub && make' > log";
+
+/// `lap exec`
+#[derive(Debug, Args)]
+#[command(after_help = EXEC_HELP)]
+pub struct ExecArgs {
+    /// Id of the session, or a URL that ends with it
+    pub session: String,
+    /// Never on a terminal
+    #[arg(short = 'T', long)]
+    pub no_terminal: bool,
+    /// Program and arguments; none: a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 /// `lap sessions`

@@ -24,6 +24,8 @@ pub enum Exit {
     Session,
     /// Interrupted by Ctrl-C or a signal.
     Interrupted,
+    /// As the command ended that was run in a sandbox.
+    Command(u8),
 }
 
 impl Exit {
@@ -37,6 +39,7 @@ impl Exit {
             Exit::Unauthorized => 4,
             Exit::Session => 5,
             Exit::Interrupted => 130,
+            Exit::Command(code) => code,
         }
     }
 }

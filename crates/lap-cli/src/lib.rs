@@ -16,6 +16,7 @@ mod failure;
 mod profile;
 mod resolve;
 mod signals;
+mod terminal;
 mod text;
 mod transcript;
 mod variables;

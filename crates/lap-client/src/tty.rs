@@ -6,7 +6,8 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::header::{AUTHORIZATION, USER_AGENT};
-use http::{HeaderValue, Request, Uri};
+use http::{HeaderValue, Method, Request, Uri};
+use lap_api::exec::{ExecRequest, ExecResult};
 use lap_api::tty::{TtyClientFrame, TtyServerFrame, WindowSize};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -16,7 +17,7 @@ use url::Url;
 
 use crate::connect::Stream;
 use crate::error::{ApiError, Error, root_cause};
-use crate::transport::Client;
+use crate::transport::{Call, Client};
 
 /// From the connection to the answer to the upgrade.
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(30);
@@ -80,17 +81,34 @@ impl Client {
         self.web_socket(&url).await
     }
 
-    /// Runs a command beside the harness: on a terminal of this size, or with pipes, where each piece of output begins with
-    /// the number of its stream.
-    pub async fn exec_stream(
+    /// Runs a command beside the harness on a terminal, or comes back to it.
+    pub async fn exec_on_tty(
         &self,
         session_id: &str,
         cmd: Vec<String>,
-        tty: Option<WindowSize>,
+        options: &TtyOptions,
     ) -> Result<(TtyWriter, TtyReader), Error> {
+        let TtyOptions { shell: _, from, redraw, client, view_only: _, size } = options.clone();
+        let tty = Some(size.unwrap_or(WindowSize { cols: 80, rows: 24 }));
+        self.start(session_id, TtyClientFrame::Start { cmd, tty, client, from, redraw }).await
+    }
+
+    /// Runs a command beside the harness with pipes: each piece of output begins with the number of its stream.
+    pub async fn exec_with_pipes(&self, session_id: &str, cmd: Vec<String>) -> Result<(TtyWriter, TtyReader), Error> {
+        let start = TtyClientFrame::Start { cmd, tty: None, client: None, from: None, redraw: false };
+        self.start(session_id, start).await
+    }
+
+    async fn start(&self, session_id: &str, start: TtyClientFrame) -> Result<(TtyWriter, TtyReader), Error> {
         let (mut writer, reader) = self.web_socket(&self.address(&["sessions", session_id, "exec"])).await?;
-        writer.say(&TtyClientFrame::Start { cmd, tty }).await?;
+        writer.say(&start).await?;
         Ok((writer, reader))
+    }
+
+    /// Runs a command beside the harness and collects what it prints.
+    pub async fn exec(&self, session_id: &str, exec: &ExecRequest) -> Result<ExecResult, Error> {
+        let call = Call::managed(Method::POST, &["sessions", session_id, "exec"]).body(exec).deadline(None);
+        self.json(call).await
     }
 
     async fn web_socket(&self, url: &Url) -> Result<(TtyWriter, TtyReader), Error> {

@@ -233,12 +233,18 @@ impl Drop for Channel {
 }
 
 impl Engine {
+    /// Whether a channel to this session could be opened; otherwise why not.
+    pub async fn ready_for_channels(&self, session: &SessionId) -> Result<(), EngineError> {
+        let row = self.inner.store.session(session).await?;
+        match row.state {
+            SessionState::Ready => Ok(()),
+            state => Err(error::not_ready(&state)),
+        }
+    }
+
     /// Opens a channel to a session that is ready.
     pub async fn open_channel(&self, session: &SessionId, purpose: Purpose) -> Result<Opening, EngineError> {
-        let row = self.inner.store.session(session).await?;
-        if row.state != SessionState::Ready {
-            return Err(error::not_ready(&row.state));
-        }
+        self.ready_for_channels(session).await?;
         let away = || EngineError::Unavailable("the sandbox does not answer at the moment; try again".into());
         let link = self.inner.live.channels_within(session, REDIAL_PATIENCE).await.ok_or_else(away)?;
         if !link.supported {

@@ -69,6 +69,11 @@ impl ApiError {
         )])
     }
 
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        self.code.as_str()
+    }
+
     /// 503 for calls that were waiting when the server was told to stop.
     pub fn shutting_down() -> Self {
         Self::new(

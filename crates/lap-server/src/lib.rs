@@ -9,6 +9,7 @@ mod auth;
 mod convert;
 mod error;
 mod events;
+mod exec;
 mod extract;
 mod harnesses;
 mod interceptions;

@@ -8,7 +8,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::error::{self, ApiError};
-use crate::{App, access, agents, auth, events, harnesses, interceptions, messages, platform, sessions, terminal};
+use crate::{
+    App, access, agents, auth, events, exec, harnesses, interceptions, messages, platform, sessions, terminal,
+};
 
 pub(crate) fn router(app: App) -> Router {
     let managed = Router::new()
@@ -24,6 +26,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sessions/{id}/abort", post(messages::abort))
         .route("/sessions/{id}/permissions/{request_id}", post(messages::answer_permission))
         .route("/sessions/{id}/events", get(events::read))
+        .route("/sessions/{id}/exec", get(exec::stream).post(exec::run))
         .route("/sessions/{id}/interceptions", get(interceptions::list))
         .route("/sessions/{id}/vault-keys", get(sessions::vault_keys))
         .route("/sessions/{id}/sandbox_logs", get(sessions::sandbox_logs));
@@ -38,7 +41,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .layer(middleware::from_fn_with_state(app.keys.clone(), auth::require_key));
 
-    // These check keys themselves: where a WebSocket begins, a ticket will do.
+    // Checks keys itself: where a terminal's WebSocket begins, a ticket will do.
     let with_ticket = Router::new()
         .route("/managed_agents/sessions/{id}/tty", get(terminal::attach))
         .method_not_allowed_fallback(wrong_method);

@@ -209,6 +209,11 @@ impl Relay {
         self.close(code::NORMAL, "the program has ended");
     }
 
+    /// Waits for one message of the client's; none when there will be none.
+    pub(crate) async fn first(&mut self) -> Option<Message> {
+        self.socket.recv().await?.ok()
+    }
+
     /// Passes on until one side ends.
     pub(crate) async fn run(mut self, mut channel: Channel, stopping: Stopping) {
         let mut ping = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);

@@ -1,7 +1,9 @@
 //! One file per family of commands; this one knows which is which.
 
 mod agents;
+mod attach;
 mod config;
+mod exec;
 mod login;
 mod logs;
 mod open;
@@ -11,12 +13,10 @@ mod sessions;
 use clap::Parser;
 use lap_client::Client;
 
-use crate::args::{AgentCommand, ClientCommand, ClientOptions, Shorthand};
-use crate::chat;
+use crate::args::{AgentCommand, AttachArgs, ClientCommand, ClientOptions, FaceArgs, Shorthand};
 use crate::context::{Context, Io};
 use crate::failure::{Exit, Failure};
 use crate::profile::{Profiles, Target};
-use crate::resolve;
 
 pub(crate) async fn dispatch(
     command: Option<ClientCommand>,
@@ -24,7 +24,10 @@ pub(crate) async fn dispatch(
     context: &mut Context,
 ) -> Result<Exit, Failure> {
     let command = match (command, &options.resume) {
-        (None, Some(session)) => return attach(session, options, context).await,
+        (None, Some(session)) => {
+            let args = AttachArgs { session: session.clone(), face: FaceArgs::default(), view: false };
+            return attach::attach(args, &connect(options, context)?, context).await;
+        }
         (None, None) => {
             let help = (context.program)().render_help();
             context.io.talk(&help.to_string());
@@ -50,7 +53,8 @@ pub(crate) async fn dispatch(
             }
         }
         ClientCommand::Open(args) => open::open(args, &connect(options, context)?, context).await,
-        ClientCommand::Attach(args) => attach(&args.session, options, context).await,
+        ClientCommand::Attach(args) => attach::attach(args, &connect(options, context)?, context).await,
+        ClientCommand::Exec(args) => exec::exec(args, &connect(options, context)?, context).await,
         ClientCommand::Sessions(args) => sessions::list(args, &connect(options, context)?, context).await,
         ClientCommand::Send(args) => send::send(args, &connect(options, context)?, &mut context.io).await,
         ClientCommand::Logs(args) => logs::logs(args, &connect(options, context)?, &mut context.io).await,
@@ -75,13 +79,6 @@ pub(crate) async fn dispatch(
             open::open(open, &connect(&options, context)?, context).await
         }
     }
-}
-
-async fn attach(session: &str, options: &ClientOptions, context: &mut Context) -> Result<Exit, Failure> {
-    let id = resolve::session_id(session)?;
-    let client = connect(options, context)?;
-    let session = client.session(&id).await?;
-    chat::reattach(&client, session, context).await
 }
 
 /// Help of `lap AGENT --help` goes out as data; anything else is a wrong command line.

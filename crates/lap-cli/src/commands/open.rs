@@ -5,9 +5,10 @@ use lap_api::session::{CreateSession, Session};
 use lap_client::Client;
 
 use super::agents::{no_masks, spoken_name};
+use super::attach::{self, face_of};
 use super::read_all;
 use super::send::{self, Form};
-use crate::args::OpenArgs;
+use crate::args::{FaceArgs, OpenArgs};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::signals::Signals;
@@ -46,7 +47,10 @@ pub(super) async fn open(args: OpenArgs, client: &Client, context: &mut Context)
                 spoken_name(&agent)
             ));
             if prompt.is_none() {
-                return chat::reattach(client, session, context).await;
+                return match face_of(&session, &args.face) {
+                    Some(what) => attach::terminal(client, &session, what, false, context).await,
+                    None => chat::reattach(client, session, context).await,
+                };
             }
             session
         }
@@ -63,11 +67,17 @@ pub(super) async fn open(args: OpenArgs, client: &Client, context: &mut Context)
     };
     match prompt {
         Some(prompt) => answer(client, &session, &prompt, context).await,
-        None => converse(client, &agent, session, context).await,
+        None => converse(client, &agent, session, &args.face, context).await,
     }
 }
 
-async fn converse(client: &Client, agent: &Agent, session: Session, context: &mut Context) -> Result<Exit, Failure> {
+async fn converse(
+    client: &Client,
+    agent: &Agent,
+    session: Session,
+    face: &FaceArgs,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
     context.io.talk(&format!(
         "Session {} of {} ({}, {}).",
         session.id,
@@ -75,7 +85,10 @@ async fn converse(client: &Client, agent: &Agent, session: Session, context: &mu
         agent.harness_id,
         agent.model
     ));
-    chat::begin(client, session, context).await
+    match face_of(&session, face) {
+        Some(what) => attach::terminal(client, &session, what, false, context).await,
+        None => chat::begin(client, session, context).await,
+    }
 }
 
 async fn answer(client: &Client, session: &Session, prompt: &str, context: &mut Context) -> Result<Exit, Failure> {

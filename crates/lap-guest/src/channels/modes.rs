@@ -77,10 +77,10 @@ impl Tracker {
 }
 
 impl Modes {
-    /// Puts a viewer's terminal into a known state, whatever it was in.
+    /// Puts a viewer's terminal into a known state, whatever it was in. Some terminals read no long lists.
     pub(super) const RESET: &'static str = concat!(
         "\x18\x1b[?1049l\x1b[!p\x1b[?6l\x1b[?7h\x1b[4l\x1b[?1l\x1b>\x1b(B\x1b)B\x0f\x1b[r\x1b[0m",
-        "\x1b[?9;1000;1001;1002;1003;1004;1005;1006;1007;1015;1016;2004;2031;2048l\x1b[=0u\x1b[>4m\x1b[0 q\x1b[?25h",
+        "\x1b[?9;1000;1001;1002;1003l\x1b[?1004;1005;1006;1007;1015;1016l\x1b[?2004;2031;2048l\x1b[=0u\x1b[>4m\x1b[0 q\x1b[?25h",
     );
 
     /// What makes a terminal that was reset behave as the program expects.

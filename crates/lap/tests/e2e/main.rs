@@ -12,5 +12,6 @@ mod ordinary_user;
 mod room;
 mod survival;
 mod terminal;
+mod tmux;
 mod vault;
 mod world;

@@ -123,6 +123,13 @@ impl World {
         self.client = self.server.client();
     }
 
+    /// Starts a server that was killed again, on the same folder and address.
+    pub async fn start_again_on(&mut self, address: &str) {
+        let again = LapServer::start_on(binary(), &self.data_dir, address, &self.env).await;
+        self.server = again.unwrap_or_else(|problem| panic!("{problem}"));
+        self.client = self.server.client();
+    }
+
     pub async fn agent(&self, agent: CreateAgent) -> Agent {
         self.client.create_agent(&agent).await.unwrap_or_else(|problem| panic!("{problem}"))
     }
