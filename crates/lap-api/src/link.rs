@@ -148,6 +148,21 @@ pub struct Grants {
     pub gateway: Option<Gateway>,
     /// PEM certificates trusted upstream beside the system's.
     pub extra_ca_pem: Option<String>,
+    /// Hosts (`host[:port]`, `*.suffix[:port]`) whose TLS passes unread. Older servers name none.
+    #[serde(default)]
+    pub passthrough: Vec<String>,
+    /// The operator's own proxy, through which the vault reaches the world. Older servers name none.
+    #[serde(default)]
+    pub outbound: Option<Outbound>,
+}
+
+/// A proxy and the hosts it is not for.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Outbound {
+    /// `http://[user:password@]host[:port]`: a secret.
+    pub url: String,
+    /// As `NO_PROXY` has them.
+    pub no_proxy: String,
 }
 
 impl std::fmt::Debug for Grants {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalogue;
-use crate::credential::{self, Binding, HostRule};
+use crate::credential::{self, Binding, HostRule, Scope};
 use crate::egress::{self, Entry};
 use crate::env_vars::{self, Vars};
 use crate::files::{self, NewFile, SandboxFile};
@@ -376,6 +376,32 @@ pub fn warnings(agent: &Agent) -> Vec<Warning> {
         }
     }
     warnings
+}
+
+/// A warning of credentials that are bound to hosts which the operator lets through unread: nothing is swapped there.
+pub fn unread_hosts(agent: &Agent, passthrough: &[Entry]) -> Option<Warning> {
+    let vars = agent.vars();
+    let mut keys = Vec::new();
+    for (key, value) in &agent.env_vars {
+        if vars.is_plain(key) || value.expose().is_empty() {
+            continue;
+        }
+        let bound: Option<Vec<HostRule>> = agent
+            .env_var_hosts
+            .get(key)
+            .map(|hosts| hosts.iter().filter_map(|host| HostRule::parse(host).ok()).collect());
+        if let (Scope::Hosts(rules), Binding::Explicit | Binding::Catalogue) =
+            credential::resolve_scope(key, bound.as_deref(), &[])
+            && rules.iter().any(|rule| passthrough.iter().any(|entry| entry.pattern.overlaps(&rule.pattern)))
+        {
+            keys.push(key.clone());
+        }
+    }
+    let message = format!(
+        "{} is bound to a host that the operator lets through unread (LAP_VAULT_PASSTHROUGH): it is not swapped there",
+        keys.join(", ")
+    );
+    (!keys.is_empty()).then_some(Warning { code: "unread_host", message, keys })
 }
 
 /// The reason why a branch name is none, as the end of a sentence that begins with the field.

@@ -191,6 +191,15 @@ impl HostPattern {
         }
     }
 
+    /// Whether some name is meant by both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Name(name) | Self::Suffix(name), pattern) if pattern.matches(&Host::Name(name.clone())) => true,
+            (pattern, Self::Name(name) | Self::Suffix(name)) => pattern.matches(&Host::Name(name.clone())),
+            _ => false,
+        }
+    }
+
     fn contains_addr(&self, addr: IpAddr) -> bool {
         matches!(self, Self::Net(net) if net.contains(addr))
     }

@@ -1,6 +1,7 @@
 //! Agents: stored, read, edited, deleted. Live sessions learn of changed values at once.
 
 use lap_domain::agent::{Agent, AgentEdit, NewAgent, Warning};
+use lap_domain::egress::Entry;
 use lap_domain::ids::AgentId;
 use lap_domain::problem::Problem;
 use lap_store::{AgentFilter, AgentSort, Order};
@@ -91,15 +92,17 @@ impl Engine {
         .await
     }
 
+    fn warnings_of(&self, agent: &Agent) -> Vec<Warning> {
+        let passthrough: Vec<Entry> =
+            self.inner.config.passthrough.iter().filter_map(|entry| Entry::parse(entry).ok()).collect();
+        let mut warnings = lap_domain::agent::warnings(agent);
+        warnings.extend(lap_domain::agent::unread_hosts(agent, &passthrough));
+        warnings
+    }
+
     fn agent_view(&self, agent: Agent, session_count: u64, has_active_session: bool) -> AgentView {
         let supports_tui = self.known_harness(&agent.harness_id).is_some_and(|harness| harness.supports_tui);
-        AgentView {
-            warnings: lap_domain::agent::warnings(&agent),
-            supports_tui,
-            session_count,
-            has_active_session,
-            agent,
-        }
+        AgentView { warnings: self.warnings_of(&agent), supports_tui, session_count, has_active_session, agent }
     }
 }
 

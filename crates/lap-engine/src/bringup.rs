@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use lap_api::link::{Boot, CredentialGrant, CredentialScope, Gateway, Grants, GuestBoot, McpServer, Repo};
+use lap_api::link::{Boot, CredentialGrant, CredentialScope, Gateway, Grants, GuestBoot, McpServer, Outbound, Repo};
 use lap_domain::agent::Agent;
 use lap_domain::credential::{Binding, HostRule, Scope, resolve_scope};
 use lap_domain::egress::Entry;
@@ -223,6 +223,11 @@ fn grants(
         resolve: config.resolve.clone(),
         gateway: config.gateway.as_ref().map(|gateway| Gateway { base_url: gateway.base_url.clone() }),
         extra_ca_pem: config.extra_ca_pem.clone(),
+        passthrough: config.passthrough.clone(),
+        outbound: config
+            .outbound
+            .as_ref()
+            .map(|outbound| Outbound { url: outbound.url.expose().clone(), no_proxy: outbound.no_proxy.clone() }),
     })
 }
 

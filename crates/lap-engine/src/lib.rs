@@ -57,6 +57,10 @@ pub struct EngineConfig {
     pub resolve: Vec<String>,
     /// Certificates trusted upstream beside the system's.
     pub extra_ca_pem: Option<String>,
+    /// `LAP_VAULT_PASSTHROUGH`.
+    pub passthrough: Vec<String>,
+    /// `HTTPS_PROXY` and `NO_PROXY`.
+    pub outbound: Option<OutboundConfig>,
     /// Refuse credentials that may go anywhere.
     pub require_binding: bool,
     /// `Name <mail>` of commits; none: the agent's name.
@@ -68,6 +72,14 @@ pub struct EngineConfig {
     pub repository_tokens: Option<RepositoryTokens>,
     /// Offer the `shell` harness, which exists for tests and smoke checks.
     pub test_harnesses: bool,
+}
+
+/// The operator's own proxy.
+#[derive(Debug, Clone)]
+pub struct OutboundConfig {
+    /// May hold a password.
+    pub url: Secret,
+    pub no_proxy: String,
 }
 
 /// The model gateway.

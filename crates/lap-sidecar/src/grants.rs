@@ -3,10 +3,10 @@
 
 use lap_api::link::{CredentialGrant, CredentialScope, Grants};
 use lap_domain::credential::{Credential, HostRule, Scope};
-use lap_domain::egress::Policy;
+use lap_domain::egress::{Entry, Policy};
 use lap_domain::problem::Problem;
 use lap_domain::secret::Secret;
-use lap_vault::{Gateway, ResolveOverride};
+use lap_vault::{Gateway, Outbound, ResolveOverride};
 
 /// Grants the vault cannot take. Says which entry, never a value.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,8 @@ impl Holder {
             resolve,
             gateway,
             extra_ca_pem,
+            passthrough,
+            outbound,
         } = &self.current;
         let implied: Vec<String> = implied.iter().chain(implied_for_clone).cloned().collect();
         Ok(lap_vault::Grants {
@@ -78,6 +80,12 @@ impl Holder {
                 .map_err(said)?,
             gateway: gateway.as_ref().map(|gateway| Gateway::parse(&gateway.base_url)).transpose().map_err(said)?,
             extra_ca_pem: extra_ca_pem.clone(),
+            passthrough: passthrough.iter().map(|entry| Entry::parse(entry)).collect::<Result<_, _>>().map_err(said)?,
+            outbound: outbound
+                .as_ref()
+                .map(|outbound| Outbound::parse(&outbound.url, &outbound.no_proxy))
+                .transpose()
+                .map_err(said)?,
         })
     }
 }

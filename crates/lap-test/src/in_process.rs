@@ -99,6 +99,8 @@ pub fn engine_config(data_dir: &std::path::Path) -> EngineConfig {
         private_allow: Vec::new(),
         resolve: Vec::new(),
         extra_ca_pem: None,
+        passthrough: Vec::new(),
+        outbound: None,
         require_binding: false,
         git_author: None,
         git_token: None,

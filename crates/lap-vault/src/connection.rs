@@ -15,7 +15,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use crate::refusal::Refusal;
 use crate::tasks::Owned;
 use crate::wire::{PATIENCE, SILENCE, Speaks, Wire};
-use crate::{Vault, request, route, tunnel};
+use crate::{Vault, passthrough, request, route, tunnel};
 
 /// For the TLS handshake with a client inside.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -66,12 +66,19 @@ pub(crate) async fn serve(vault: Arc<Vault>, mut wire: Wire, host: Host, port: u
             let connection = Connection { vault, meant, tls: false, disagreement: None, no_room };
             serve_http(connection, wire, speaks == Speaks::Http2).await;
         }
-        Speaks::Other if no_room => tunnel::refuse(&vault, &host, port, Refusal::no_room()).await,
+        Speaks::Other if no_room => tunnel::refuse(&vault, "TCP", &host, port, Refusal::no_room()).await,
         Speaks::Other => tunnel::serve(&vault, &mut wire, &host, port).await,
     }
 }
 
 async fn serve_tls(vault: Arc<Vault>, wire: Wire, host: Host, port: u16, no_room: bool) {
+    let wire = match no_room {
+        true => wire,
+        false => match passthrough::take(&vault, wire, &host, port).await {
+            Some(wire) => wire,
+            None => return,
+        },
+    };
     let accept = async {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), wire).await?;
         let sni = start.client_hello().server_name().map(str::to_owned);

@@ -35,4 +35,7 @@ pub enum GrantsError {
     /// The gateway's address.
     #[error("`{0}` is not a gateway address; write `https://host[:port][/prefix]`")]
     BadGateway(String),
+    /// The operator's outbound proxy; never with its address, which may hold a password.
+    #[error("the outbound proxy cannot be used: {0}")]
+    BadOutbound(String),
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use lap_domain::catalogue;
 use lap_domain::credential::{Credential, Destination, Position, Scope};
-use lap_domain::egress::{Host, Policy, parse_authority};
+use lap_domain::egress::{Entry, Host, Policy, parse_authority};
 use lap_domain::secret::Secret;
 use lap_domain::stub;
 
 use crate::error::GrantsError;
 use crate::forms;
 use crate::needles::{Needle, Needles};
+use crate::upstream::outbound::Outbound;
 use crate::upstream::tls::UpstreamTls;
 
 /// Credentials of one sandbox at most: each is a bit of a mask.
@@ -33,6 +34,10 @@ pub struct Grants {
     pub gateway: Option<Gateway>,
     /// PEM certificates trusted upstream beside the system's.
     pub extra_ca_pem: Option<String>,
+    /// Hosts whose TLS passes unread.
+    pub passthrough: Vec<Entry>,
+    /// The operator's own proxy.
+    pub outbound: Option<Outbound>,
 }
 
 /// The operator's answer for a name.
@@ -126,6 +131,7 @@ pub(crate) struct Table {
     pub policy: Policy,
     overrides: HashMap<String, (IpAddr, Option<u16>)>,
     pub gateway: Option<Gateway>,
+    passthrough: Vec<Entry>,
     pub tls: UpstreamTls,
 }
 
@@ -144,7 +150,7 @@ pub(crate) struct Open {
 
 impl Table {
     pub fn new(grants: Grants, tls: UpstreamTls) -> Result<Self, GrantsError> {
-        let Grants { credentials, policy, resolve, gateway, extra_ca_pem: _ } = grants;
+        let Grants { credentials, policy, resolve, gateway, extra_ca_pem: _, passthrough, outbound: _ } = grants;
         if credentials.len() > MAX_CREDENTIALS {
             return Err(GrantsError::TooManyCredentials(credentials.len()));
         }
@@ -198,9 +204,20 @@ impl Table {
             policy,
             overrides: resolve.into_iter().map(|o| (o.name, (o.addr, o.port))).collect(),
             gateway,
+            passthrough,
             tls,
             credentials,
         })
+    }
+
+    /// Whether TLS to this place passes unread.
+    pub fn passes(&self, host: &Host, port: u16) -> bool {
+        self.passthrough.iter().any(|entry| entry.matches(host, port))
+    }
+
+    /// Whether there is any such place.
+    pub fn passes_some(&self) -> bool {
+        !self.passthrough.is_empty()
     }
 
     /// What may be swapped where at a destination.

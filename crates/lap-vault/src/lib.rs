@@ -20,6 +20,7 @@ mod grants;
 mod listener;
 mod names;
 mod needles;
+mod passthrough;
 mod proxy;
 mod record;
 mod refusal;
@@ -49,6 +50,7 @@ pub use error::{GrantsError, VaultError};
 pub use grants::{Gateway, Grants, ResolveOverride};
 pub use names::InsideNet;
 pub use record::Record;
+pub use upstream::outbound::Outbound;
 
 use authority::Authority;
 use grants::Table;
@@ -148,8 +150,9 @@ impl Vault {
             None => UpstreamTls::new(grants.extra_ca_pem.clone())?,
         };
         let same_trust = before.is_some_and(|table| table.tls.is_same(&tls));
+        let same_way = self.pool.set_outbound(grants.outbound.clone());
         self.table.store(Some(Arc::new(Table::new(grants, tls)?)));
-        if !same_trust {
+        if !same_trust || !same_way {
             self.pool.clear();
         }
         self.changed.send_modify(|n| *n += 1);

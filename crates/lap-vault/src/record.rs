@@ -12,7 +12,7 @@ use tokio::sync::mpsc::OwnedPermit;
 pub struct Record {
     /// When its head had arrived.
     pub started: SystemTime,
-    /// HTTP method; `TCP` for a tunnel of other bytes.
+    /// HTTP method; `TCP` for a tunnel of other bytes, `TLS` for a connection that passed unread.
     pub method: String,
     /// `host:port` as the sandbox meant it.
     pub host: String,
@@ -30,7 +30,7 @@ pub struct Record {
     pub credentials: Vec<String>,
     /// `allowed` or the code of the refusal.
     pub verdict: String,
-    /// Why it was refused or how it failed, in words.
+    /// Why it was refused or how it failed, in words; of what was allowed, that it passed unread.
     pub detail: Option<String>,
 }
 
@@ -54,6 +54,7 @@ struct Draft {
     path: String,
     status: Option<u16>,
     refusal: Option<(&'static str, String)>,
+    note: Option<&'static str>,
 }
 
 impl Exchange {
@@ -83,6 +84,11 @@ impl Exchange {
         self.draft().refusal.get_or_insert((code, detail));
     }
 
+    /// Something to know about what was allowed.
+    pub fn set_note(&self, note: &'static str) {
+        self.draft().note = Some(note);
+    }
+
     /// Notes that the credentials of these bits were swapped in; `table` knows their names.
     pub fn add_swapped(&self, mask: u128, table: &Arc<crate::grants::Table>) {
         if mask == 0 {
@@ -108,10 +114,10 @@ impl Drop for Exchange {
         let mask = *self.swapped.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.names.lock().unwrap_or_else(PoisonError::into_inner).take();
         let credentials = table.map(|table| table.names_of(mask)).unwrap_or_default();
-        let Draft { method, host, path, status, refusal } = std::mem::take(&mut *self.draft());
+        let Draft { method, host, path, status, refusal, note } = std::mem::take(&mut *self.draft());
         let (verdict, detail) = match refusal {
             Some((code, detail)) => (code.to_owned(), Some(detail)),
-            None => ("allowed".to_owned(), None),
+            None => ("allowed".to_owned(), note.map(str::to_owned)),
         };
         permit.send(Record {
             started: self.started,

@@ -44,6 +44,7 @@ impl Refusal {
             UpstreamError::NoRoom => return Self::no_room(),
             UpstreamError::Tls(_) => (StatusCode::BAD_GATEWAY, "upstream_tls"),
             UpstreamError::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+            UpstreamError::Outbound(_) => (StatusCode::BAD_GATEWAY, "outbound_proxy"),
             UpstreamError::Connect(_) | UpstreamError::Http(_) => (StatusCode::BAD_GATEWAY, "upstream"),
         };
         Self::new(status, code, format!("{host}:{port} could not be reached: {error}."))

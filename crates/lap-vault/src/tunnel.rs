@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use crate::Vault;
 use crate::record::Exchange;
 use crate::refusal::Refusal;
+use crate::route;
 use crate::wire::{PATIENCE, Speaks, Wire};
-use crate::{route, upstream};
 
 /// Read at once.
 const PIECE: usize = 16 << 10;
@@ -57,8 +57,8 @@ pub(crate) async fn serve_silent(vault: &Arc<Vault>, wire: &mut Wire, host: &Hos
 }
 
 /// Notes that a connection went nowhere.
-pub(crate) async fn refuse(vault: &Vault, host: &Host, port: u16, refusal: Refusal) {
-    if let Some(exchange) = vault.begin("TCP", String::new()).await {
+pub(crate) async fn refuse(vault: &Vault, method: &str, host: &Host, port: u16, refusal: Refusal) {
+    if let Some(exchange) = vault.begin(method, String::new()).await {
         exchange.set_host(format!("{host}:{port}"));
         exchange.set_refusal(refusal.code, refusal.sentence);
     }
@@ -70,10 +70,10 @@ async fn open(vault: &Vault, host: &Host, port: u16) -> Result<TcpStream, Refusa
         return Err(not_http(host, port));
     }
     let addresses = route::addresses(vault, &table, host, port, None).await?;
-    upstream::dial_any(&addresses, &vault.room).await.map_err(|e| Refusal::upstream(host, port, &e))
+    vault.pool.dial_any(host, &addresses).await.map_err(|e| Refusal::upstream(host, port, &e))
 }
 
-async fn carry(
+pub(crate) async fn carry(
     vault: &Vault,
     wire: &mut Wire,
     upstream: &mut TcpStream,

@@ -16,6 +16,8 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(700);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Longest method the vault takes for one.
 const LONGEST_METHOD: usize = 20;
+/// A TLS hello has to be over after so many bytes.
+const LONGEST_HELLO: usize = 64 << 10;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection and the bytes that were read ahead.
@@ -49,6 +51,25 @@ impl Wire {
     /// Gives bytes back that were read from this wire.
     pub fn push_back(&mut self, bytes: &[u8]) {
         self.ahead = [bytes, &self.ahead].concat().as_slice().into();
+    }
+
+    /// The server's name in a TLS hello, which can be read again afterwards. None: it names no server.
+    pub async fn server_name(&mut self) -> io::Result<Option<String>> {
+        let (mut acceptor, mut fed) = (rustls::server::Acceptor::default(), 0);
+        while fed < LONGEST_HELLO {
+            let mut rest = &self.ahead[fed..];
+            while !rest.is_empty() {
+                acceptor.read_tls(&mut rest)?;
+                if let Some(hello) = acceptor.accept().map_err(|(error, _)| io::Error::other(error))? {
+                    return Ok(hello.client_hello().server_name().map(str::to_owned));
+                }
+            }
+            fed = self.ahead.len();
+            if self.stream.read_buf(&mut self.ahead).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Err(io::ErrorKind::InvalidData.into())
     }
 
     /// Waits for the first bytes, each time so long, and judges them; they can be read again afterwards. May be dropped and

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use lap_domain::egress::{Entry, parse_entries};
+use lap_domain::egress::{Entry, HostPattern, parse_entries};
 use lap_domain::secret::Secret;
-use lap_engine::{EngineConfig, GatewayConfig};
+use lap_engine::{EngineConfig, GatewayConfig, OutboundConfig};
 use lap_sandbox::Limits;
 
 use crate::keys;
@@ -64,6 +64,13 @@ pub struct ServeArgs {
     /// PEM file of certificates that the vault trusts beside the system's
     #[arg(long, env = "LAP_VAULT_EXTRA_CA", value_name = "FILE")]
     vault_extra_ca: Option<PathBuf>,
+    /// Hosts whose TLS passes unread and unswapped, as HOST[:PORT] or *.SUFFIX[:PORT], separated by commas
+    #[arg(long, env = "LAP_VAULT_PASSTHROUGH", value_name = "ENTRIES")]
+    vault_passthrough: Option<String>,
+    #[arg(skip = secret("https_proxy").or_else(|| secret("HTTPS_PROXY")))]
+    https_proxy: Option<Secret>,
+    #[arg(skip = secret("no_proxy").or_else(|| secret("NO_PROXY")))]
+    no_proxy: Option<Secret>,
     /// Refuse credentials that are not bound to hosts
     #[arg(long, env = "LAP_VAULT_REQUIRE_BINDING", value_name = "BOOL", default_value = "false")]
     vault_require_binding: String,
@@ -157,6 +164,31 @@ impl ServeArgs {
             let has = text.contains("-----BEGIN CERTIFICATE-----");
             problems.take("LAP_VAULT_EXTRA_CA", has.then_some(text).ok_or("holds no PEM certificate".to_owned()))
         });
+        let passthrough = listed(self.vault_passthrough.as_deref());
+        for entry in &passthrough {
+            problems.take("LAP_VAULT_PASSTHROUGH", unread(entry));
+        }
+        let outbound = self.https_proxy.map(|url| {
+            // What is on this machine is not the proxy's affair, as with every other program.
+            let listed = self.no_proxy.map(|list| list.expose().clone()).unwrap_or_default();
+            let no_proxy = format!("{listed},localhost,127.0.0.0/8,::1");
+            let checked = lap_vault::Outbound::parse(url.expose(), &no_proxy).map_err(|problem| problem.to_string());
+            problems.take("HTTPS_PROXY", checked);
+            OutboundConfig { url, no_proxy }
+        });
+        if self.git_token.is_some() {
+            let unread = |host: &Entry| {
+                passthrough.iter().filter_map(|e| Entry::parse(e).ok()).any(|e| e.pattern.overlaps(&host.pattern))
+            };
+            for host in listed(Some(&self.git_token_hosts)) {
+                if Entry::parse(&host).is_ok_and(|host| unread(&host)) {
+                    let problem = format!(
+                        "`{host}` is one of LAP_GIT_TOKEN_HOSTS, and GIT_TOKEN is not swapped where TLS passes unread"
+                    );
+                    problems.0.push(format!("LAP_VAULT_PASSTHROUGH: {problem}"));
+                }
+            }
+        }
         let gateway_url = self.gateway.filter(|url| !url.is_empty());
         if gateway_url.is_none() && self.gateway_key.is_some() {
             problems.0.push("LITELLM_API_BASE: is missing, though LITELLM_API_KEY is set".to_owned());
@@ -203,6 +235,8 @@ impl ServeArgs {
                     private_allow,
                     resolve,
                     extra_ca_pem,
+                    passthrough,
+                    outbound,
                     require_binding: require_binding?,
                     git_author,
                     git_token: self.git_token,
@@ -217,6 +251,14 @@ impl ServeArgs {
             Some(config) if problems.0.is_empty() => Ok(config),
             _ => Err(problems.0),
         }
+    }
+}
+
+/// A host whose TLS passes unread is known by its name alone.
+fn unread(entry: &str) -> Result<(), String> {
+    match Entry::parse(entry).map_err(|cause| cause.to_string())?.pattern {
+        HostPattern::Net(_) => Err(format!("`{entry}` is an address; write names, such as `*.example.com`")),
+        HostPattern::Name(_) | HostPattern::Suffix(_) => Ok(()),
     }
 }
 

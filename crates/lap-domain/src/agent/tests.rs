@@ -271,3 +271,20 @@ fn repositories_the_sandbox_cannot_reach_are_warned_of() {
         &[("repo_denied", &["git.example:443"])],
     );
 }
+
+#[test]
+fn credentials_of_hosts_that_pass_unread_are_warned_of() {
+    let new = NewAgent {
+        env_vars: secrets(&[("GITHUB_TOKEN", "ghp_123456"), ("MINE", "long-enough"), ("BOUND", "long-enough")]),
+        env_var_hosts: [("BOUND".to_owned(), texts(&["*.b.example"]))].into(),
+        ..valid()
+    };
+    let keys = |entries: &[&str]| {
+        let entries: Vec<Entry> = entries.iter().map(|entry| Entry::parse(entry).expect("an entry")).collect();
+        unread_hosts(&made(new.clone()), &entries).map(|warning| (warning.code, warning.keys))
+    };
+    assert_eq!(keys(&["x.b.example"]), Some(("unread_host", texts(&["BOUND"]))));
+    assert_eq!(keys(&["*.github.com"]), Some(("unread_host", texts(&["GITHUB_TOKEN"]))));
+    assert_eq!(keys(&["b.example.com", "*.example.org"]), None);
+    assert_eq!(keys(&[]), None);
+}

@@ -19,6 +19,8 @@ fn config(data_dir: std::path::PathBuf) -> EngineConfig {
         private_allow: Vec::new(),
         resolve: Vec::new(),
         extra_ca_pem: None,
+        passthrough: Vec::new(),
+        outbound: None,
         require_binding: false,
         git_author: None,
         git_token: None,

@@ -16,6 +16,8 @@ fn grants(credentials: Vec<CredentialGrant>) -> Grants {
         resolve: Vec::new(),
         gateway: None,
         extra_ca_pem: None,
+        passthrough: Vec::new(),
+        outbound: None,
     }
 }
 

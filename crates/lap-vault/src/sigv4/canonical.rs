@@ -10,6 +10,8 @@ use aws_lc_rs::hmac;
 use http::HeaderMap;
 use zeroize::Zeroizing;
 
+use crate::forms::from_percent;
+
 /// A request as far as it is signed.
 pub(super) struct Message<'a> {
     pub method: &'a str,
@@ -71,7 +73,7 @@ impl Message<'_> {
         let path = if self.path.is_empty() { "/" } else { self.path };
         let path = match form.path {
             PathForm::AsSent => path.to_owned(),
-            PathForm::EncodedAnew => encode(&decode(path), true),
+            PathForm::EncodedAnew => encode(&from_percent(path), true),
             PathForm::Encoded => encode(path.as_bytes(), true),
             PathForm::NormalEncoded => encode(resolved(path).as_bytes(), true),
         };
@@ -83,7 +85,7 @@ impl Message<'_> {
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
                 match form.query {
                     QueryForm::Sorted => (key.to_owned(), value.to_owned()),
-                    QueryForm::EncodedAnew => (encode(&decode(key), false), encode(&decode(value), false)),
+                    QueryForm::EncodedAnew => (encode(&from_percent(key), false), encode(&from_percent(value), false)),
                 }
             })
             .collect();
@@ -138,25 +140,6 @@ fn encode(text: &[u8], slashes: bool) -> String {
             out.push(char::from(*byte));
         } else {
             let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
-
-fn decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok());
-        match digits.and_then(|pair| u8::from_str_radix(pair, 16).ok()).filter(|_| bytes[at] == b'%') {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
         }
     }
     out

@@ -1,5 +1,6 @@
 //! Connections to the real servers: dialled at the judged address, verified, kept for the next request.
 
+pub(crate) mod outbound;
 pub(crate) mod resolve;
 pub(crate) mod tls;
 
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -26,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::Relay;
 use crate::room::Room;
 use crate::tasks::Owned;
+use crate::upstream::outbound::Outbound;
 use crate::upstream::tls::UpstreamTls;
 
 /// For the TCP connection to one address.
@@ -62,6 +65,8 @@ pub(crate) enum UpstreamError {
     NoRoom,
     #[error("could not connect: {0}")]
     Connect(std::io::Error),
+    #[error("the operator's proxy {0}")]
+    Outbound(String),
     #[error("its TLS handshake or certificate is not acceptable: {0}")]
     Tls(std::io::Error),
     #[error("it did not answer in time ({0})")]
@@ -86,6 +91,8 @@ pub(crate) struct Pool {
     places: Mutex<HashMap<Place, Idle>>,
     tasks: TaskTracker,
     room: Arc<Room>,
+    /// The operator's proxy.
+    outbound: ArcSwapOption<Outbound>,
 }
 
 #[derive(Default)]
@@ -184,7 +191,7 @@ enum Connected {
 
 impl Pool {
     pub fn new(tasks: TaskTracker, room: Arc<Room>) -> Arc<Self> {
-        Arc::new(Self { places: Mutex::default(), tasks, room })
+        Arc::new(Self { places: Mutex::default(), outbound: ArcSwapOption::empty(), tasks, room })
     }
 
     /// Sends a request to a place, at the first of its judged addresses that answers. Kept connections come first; a request
@@ -278,11 +285,11 @@ impl Pool {
         {
             return Ok(Connected::Http2(sender));
         }
-        let stream = match dial(place.addr, &self.room).await {
+        let stream = match self.dial(&place.host, place.addr).await {
             Err(UpstreamError::NoRoom) => {
                 // Connections that nobody uses are the first to go.
                 self.clear();
-                dial(place.addr, &self.room).await?
+                self.dial(&place.host, place.addr).await?
             }
             dialled => dialled?,
         };
@@ -300,6 +307,49 @@ impl Pool {
         } else {
             Self::start1(TokioIo::new(stream)).await
         }
+    }
+
+    /// Where connections go through from now on; whether that is as before.
+    pub fn set_outbound(&self, outbound: Option<Outbound>) -> bool {
+        let before = self.outbound.swap(outbound.clone().map(Arc::new));
+        before.as_deref() == outbound.as_ref()
+    }
+
+    /// A TCP connection to the judged address.
+    async fn dial(&self, host: &Host, addr: SocketAddr) -> Result<TcpStream, UpstreamError> {
+        let outbound = self.outbound.load_full().filter(|outbound| outbound.is_for(host, addr));
+        let dialled = async {
+            match outbound {
+                Some(outbound) => outbound.connect(addr).await,
+                None => TcpStream::connect(addr).await.map_err(UpstreamError::Connect),
+            }
+        };
+        let stream = tokio::time::timeout(CONNECT_DEADLINE, dialled)
+            .await
+            .map_err(|_| UpstreamError::Timeout("no connection"))??;
+        if !self.room.has(&stream) {
+            return Err(UpstreamError::NoRoom);
+        }
+        stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
+        // Finds servers that vanished while an answer is awaited.
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(15))
+            .with_retries(4);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(UpstreamError::Connect)?;
+        Ok(stream)
+    }
+
+    /// A TCP connection to the first of the judged addresses that answers.
+    pub async fn dial_any(&self, host: &Host, addresses: &[SocketAddr]) -> Result<TcpStream, UpstreamError> {
+        let mut failed = None;
+        for addr in addresses {
+            match self.dial(host, *addr).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or(UpstreamError::Timeout("no address")))
     }
 
     async fn start1<S>(io: TokioIo<S>) -> Result<Connected, UpstreamError>
@@ -430,35 +480,6 @@ fn for_http2(mut request: Request<Relay>) -> Request<Relay> {
     *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().remove(http::header::HOST);
     request
-}
-
-/// A TCP connection to the judged address.
-async fn dial(addr: SocketAddr, room: &Room) -> Result<TcpStream, UpstreamError> {
-    let stream = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(addr))
-        .await
-        .map_err(|_| UpstreamError::Timeout("no connection"))?
-        .map_err(UpstreamError::Connect)?;
-    if !room.has(&stream) {
-        return Err(UpstreamError::NoRoom);
-    }
-    stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
-    // Finds servers that vanished while an answer is awaited.
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(UpstreamError::Connect)?;
-    Ok(stream)
-}
-
-/// A TCP connection to the first of the judged addresses that answers.
-pub(crate) async fn dial_any(addresses: &[SocketAddr], room: &Room) -> Result<TcpStream, UpstreamError> {
-    let mut failed = None;
-    for addr in addresses {
-        match dial(*addr, room).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = Some(error),
-        }
-    }
-    Err(failed.unwrap_or(UpstreamError::Timeout("no address")))
 }
 
 async fn secure(

@@ -328,6 +328,8 @@ impl Kit {
             resolve: resolve.chain([plain]).collect(),
             gateway: Some(Gateway::parse("https://gw.test/base").unwrap()),
             extra_ca_pem: Some(upstream.ca_pem.clone()),
+            passthrough: Vec::new(),
+            outbound: None,
         };
         change(&mut grants);
         vault.set_grants(grants.clone()).unwrap();

@@ -74,3 +74,11 @@ fn every_problem_is_told_at_once() {
     // A gateway that cannot be used is not missing as well.
     assert_eq!(problems.len(), names.len(), "{problems:?}");
 }
+
+#[test]
+fn hosts_that_pass_unread_are_names() {
+    assert!(unread("pinned.example.com").is_ok() && unread("*.example.com:8443").is_ok());
+    for bad in ["10.0.0.0/8", "93.184.216.34", "https://x", ""] {
+        assert!(unread(bad).is_err(), "{bad}");
+    }
+}
