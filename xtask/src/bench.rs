@@ -5,6 +5,7 @@
 
 mod api;
 mod harness;
+mod memory;
 mod sandbox;
 mod table;
 mod vault;
@@ -19,7 +20,7 @@ use self::table::Table;
 
 type Fault = Box<dyn std::error::Error>;
 
-const USAGE: &str = "usage: xtask bench [--only sandbox|harness|vault|api] [--quick]
+const USAGE: &str = "usage: xtask bench [--only sandbox|harness|vault|api|memory] [--quick]
 
   --only <part>  measure this part alone; may be given more than once
   --quick        fewer samples, for a look rather than for numbers to quote";
@@ -37,10 +38,16 @@ enum Part {
     Harness,
     Vault,
     Api,
+    Memory,
 }
 
-const PARTS: [(&str, Part); 4] =
-    [("sandbox", Part::Sandbox), ("harness", Part::Harness), ("vault", Part::Vault), ("api", Part::Api)];
+const PARTS: [(&str, Part); 5] = [
+    ("sandbox", Part::Sandbox),
+    ("harness", Part::Harness),
+    ("vault", Part::Vault),
+    ("api", Part::Api),
+    ("memory", Part::Memory),
+];
 
 struct Options {
     parts: Vec<Part>,
@@ -113,6 +120,7 @@ async fn bench(options: &Options) -> Result<(), Fault> {
             Part::Harness => harness::measure(&place, &mut table).await,
             Part::Vault => vault::measure(&place, &mut table).await,
             Part::Api => api::measure(&place, &mut table).await,
+            Part::Memory => memory::measure(&place, &mut table).await,
         };
         if result.is_err() {
             break;

@@ -34,5 +34,5 @@ pub use init::init_main;
 pub use launch::{Launched, Started, kill, launch, start_sidecar};
 pub use log::BoundedLog;
 pub use spec::{LaunchError, LaunchReply, LaunchSpec, SidecarLaunch, VolumePlan};
-pub use sys::readable;
+pub use sys::{give_back_heap, give_back_program, readable};
 pub use volume::{Usage, Volume, measure};

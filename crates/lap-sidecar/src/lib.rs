@@ -187,6 +187,7 @@ async fn run(started: Started, log: BoundedLog) -> ExitCode {
     let talking = tokio::spawn(talk.run(sidecar.clone(), guest, trust));
     tasks.spawn(guest::drain_output(output, log));
     tasks.spawn(keep_records(sidecar.clone(), records));
+    tasks.spawn(rest(sidecar.vault.clone()));
     tasks.spawn(watch_limits(sidecar.clone(), limits));
     tasks.spawn(watch_volume(sidecar.clone(), volume));
     {
@@ -331,6 +332,17 @@ async fn keep_records(sidecar: Arc<Sidecar>, mut records: mpsc::Receiver<Record>
         let line =
             EgressLine { method, host, path, status, bytes_out, bytes_in, duration_ms, credentials, verdict, detail };
         sidecar.log(LogEntry::Egress(line)).await;
+    }
+}
+
+/// After work comes rest: a sandbox may wait for days, and its sidecar with it.
+async fn rest(vault: Arc<Vault>) {
+    loop {
+        vault.calm().await;
+        lap_sandbox_local::give_back_heap();
+        if let Err(problem) = lap_sandbox_local::give_back_program() {
+            tracing::debug!("could not give memory back: {problem}");
+        }
     }
 }
 

@@ -132,7 +132,8 @@ where
         let connection = connection.clone();
         service_fn(move |request| {
             let connection = connection.clone();
-            async move { Ok::<_, Infallible>(request::handle(&connection, request).await) }
+            // In memory of its own: a connection that waits for its next request does without it.
+            async move { Ok::<_, Infallible>(Box::pin(request::handle(&connection, request)).await) }
         })
     };
     let io = TokioIo::new(stream);

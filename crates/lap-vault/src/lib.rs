@@ -38,11 +38,12 @@ mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use lap_domain::egress::Host;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -105,6 +106,9 @@ pub struct Vault {
     signing_room: sigv4::Room,
     tasks: TaskTracker,
     room: Arc<Room>,
+    /// Requests begun and connections ended.
+    moved: AtomicU64,
+    calm: Notify,
     stop: CancellationToken,
 }
 
@@ -131,6 +135,8 @@ impl Vault {
             signing_room: sigv4::Room::new(),
             tasks,
             room,
+            moved: AtomicU64::new(0),
+            calm: Notify::new(),
             stop: CancellationToken::new(),
             config,
         }))
@@ -179,10 +185,19 @@ impl Vault {
         }
         self.tasks.spawn(dns::serve(dns, self.names.clone(), self.stop.clone()));
         let mut sweep = tokio::time::interval(SWEEP);
+        let (mut seen, mut busy) = (0, false);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = sweep.tick() => self.pool.sweep(),
+                _ = sweep.tick() => {
+                    self.pool.sweep();
+                    let moved = self.moved.load(Ordering::Relaxed);
+                    if moved == seen && busy {
+                        self.calm.notify_one();
+                    }
+                    busy = moved != seen;
+                    seen = moved;
+                }
             }
         }
         self.stop.cancel();
@@ -192,6 +207,12 @@ impl Vault {
             tracing::warn!("{} tasks of the vault did not end in time", self.tasks.len());
         }
         Ok(())
+    }
+
+    /// Waits until a while has passed without requests and without an end of connections, after there were some: the moment
+    /// to give back what they took.
+    pub async fn calm(&self) {
+        self.calm.notified().await;
     }
 
     fn table(&self) -> Result<Arc<Table>, Refusal> {
@@ -206,6 +227,7 @@ impl Vault {
 
     /// Reserves the record of something that is about to happen. None: the record cannot be written, so it must not happen.
     async fn begin(&self, method: &str, path: String) -> Option<Arc<Exchange>> {
+        self.moved.fetch_add(1, Ordering::Relaxed);
         let permit = self.records.clone().reserve_owned().await.ok()?;
         Some(Exchange::new(permit, method, path))
     }

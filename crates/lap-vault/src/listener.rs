@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lap_domain::egress::Host;
@@ -42,6 +43,7 @@ pub(crate) async fn accept(vault: Arc<Vault>, listener: TcpListener) {
                     () = take(&task, stream, place, false) => {}
                     () = task.stop.cancelled() => {}
                 }
+                task.moved.fetch_add(1, Ordering::Relaxed);
             }),
             None => vault.tasks.spawn(async move {
                 tokio::select! {
