@@ -34,10 +34,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "replace", run: lap_vault::fuzz::replace },
     Target { name: "rules", run: hosts::rules },
     Target { name: "scrub", run: lap_vault::fuzz::scrub },
+    Target { name: "signed_request", run: lap_vault::fuzz::signed_request },
     Target { name: "speaks", run: lap_vault::fuzz::speaks },
     Target { name: "swap_in_body", run: lap_vault::fuzz::swap_in_body },
     Target { name: "swap_in_headers", run: lap_vault::fuzz::swap_in_headers },
     Target { name: "swap_in_path", run: lap_vault::fuzz::swap_in_path },
+    Target { name: "websocket", run: lap_vault::fuzz::websocket },
 ];
 
 /// Runs one of them.

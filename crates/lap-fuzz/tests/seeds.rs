@@ -51,6 +51,6 @@ macro_rules! targets {
 }
 
 targets! {
-    dns egress env frames gateway_route host_header hosts paths recorded_path replace rules scrub speaks swap_in_body
-    swap_in_headers swap_in_path
+    dns egress env frames gateway_route host_header hosts paths recorded_path replace rules scrub signed_request speaks swap_in_body
+    swap_in_headers swap_in_path websocket
 }

@@ -98,7 +98,7 @@ async fn hear(
             {
                 tracing::error!("could not end the grants of the clone: {problem}");
             }
-            let started = matches!(report, Report::Ready { .. });
+            let started = matches!(report, Report::Ready);
             sidecar.log(LogEntry::Guest(report)).await;
             if started && let Err(problem) = lap_sandbox_local::give_back_program() {
                 tracing::debug!("could not give memory back: {problem}");

@@ -11,3 +11,13 @@ pub use parse::{dns, gateway_route, host_header, recorded_path, speaks};
 pub use replace::replace;
 pub use rewrite::{swap_in_body, swap_in_headers, swap_in_path};
 pub use scrub::scrub;
+
+/// See there.
+pub fn signed_request(data: &[u8]) {
+    crate::sigv4::fuzz::signed_request(data);
+}
+
+/// See there.
+pub fn websocket(data: &[u8]) {
+    crate::websocket::fuzz::frames(data);
+}

@@ -3,6 +3,8 @@
 //! secret, as it goes out. Nothing else is ever done with such a secret.
 
 mod canonical;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 
 use std::sync::Arc;
 use std::time::Duration;

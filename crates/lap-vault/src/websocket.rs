@@ -3,6 +3,8 @@
 //! on, so that nothing in the frames is packed.
 
 mod frame;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod pump;
 
 use std::sync::Arc;
