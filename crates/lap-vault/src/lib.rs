@@ -68,6 +68,8 @@ pub const GATEWAY_NAME: &str = gateway::NAME;
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(20);
+/// The server may be away for a moment; much longer and a client had better know.
+const RECORD_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a stopping vault waits for its tasks; they end at once unless something is wrong.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -82,12 +84,20 @@ pub struct VaultConfig {
     pub max_connections: usize,
     /// Descriptors this process may have; some are kept for what must go on.
     pub max_descriptors: u32,
+    /// A request whose record has no room for so long does not go out.
+    pub record_deadline: Duration,
 }
 
 impl Default for VaultConfig {
     fn default() -> Self {
         let inside = InsideNet { base: Ipv4Addr::new(198, 18, 0, 0), bits: 15 };
-        Self { inside, proxy_port: 3128, max_connections: 8192, max_descriptors: u32::MAX }
+        Self {
+            inside,
+            proxy_port: 3128,
+            max_connections: 8192,
+            max_descriptors: u32::MAX,
+            record_deadline: RECORD_DEADLINE,
+        }
     }
 }
 
@@ -228,7 +238,8 @@ impl Vault {
     /// Reserves the record of something that is about to happen. None: the record cannot be written, so it must not happen.
     async fn begin(&self, method: &str, path: String) -> Option<Arc<Exchange>> {
         self.moved.fetch_add(1, Ordering::Relaxed);
-        let permit = self.records.clone().reserve_owned().await.ok()?;
+        let reserved = tokio::time::timeout(self.config.record_deadline, self.records.clone().reserve_owned());
+        let permit = reserved.await.ok()?.ok()?;
         Some(Exchange::new(permit, method, path))
     }
 

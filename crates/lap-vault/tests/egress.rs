@@ -412,3 +412,23 @@ async fn requests_wait_for_room_in_the_record() {
     let answer = reply(sender.send_request(request("GET", "/", &[("host", "api.test")], "")).await.unwrap()).await;
     assert_eq!(answer.blocked(), (503, "record_unavailable"));
 }
+
+#[tokio::test]
+async fn requests_that_find_no_room_in_the_record_are_refused_until_there_is_some() {
+    let short = std::time::Duration::from_millis(100);
+    let mut kit = Kit::with_config(|config| config.record_deadline = short, &[], |_| {}).await;
+    let mut sender = kit.http1("api.test").await;
+    let mut ask = async || {
+        sender.ready().await.unwrap();
+        let answer = reply(sender.send_request(request("GET", "/", &[("host", "api.test")], "")).await.unwrap()).await;
+        (answer.status, answer.header("x-lap-blocked").to_owned())
+    };
+    for _ in 0..256 {
+        assert_eq!(ask().await.0, 200);
+    }
+    kit.seen();
+    assert_eq!(ask().await, (503, "record_unavailable".to_owned()));
+    assert!(kit.seen().is_empty(), "what cannot be recorded does not go out");
+    kit.record().await;
+    assert_eq!(ask().await.0, 200, "with room again all is as before");
+}

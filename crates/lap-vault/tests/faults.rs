@@ -122,3 +122,29 @@ async fn many_connections_at_once() {
     }
     tasks.join_all().await;
 }
+
+#[tokio::test]
+async fn slow_heads_and_bodies_hold_up_nobody_else() {
+    let mut kit = Kit::new(&["KEY=ghp_0123456789abcdefghijklmnopqrstuv @ plain.test:80#body"]).await;
+    let mut slow = Vec::new();
+    for i in 0..100 {
+        let mut stream = kit.connect("plain.test:80").await.unwrap();
+        let said = match i % 3 {
+            // A head that never ends, a body that never comes, a body that comes byte by byte.
+            0 => "GET / HTTP/1.1\r\nHost: plain.test\r\nX-",
+            1 => "POST / HTTP/1.1\r\nHost: plain.test\r\nContent-Length: 100000\r\n\r\n",
+            _ => "POST / HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+        };
+        stream.write_all(said.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let got = ask(&kit, "plain.test:80", "GET /quick HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n").await;
+    assert!(got.starts_with("HTTP/1.1 200"), "{got}");
+    drop(slow);
+    // Those that had come as far as a body leave their record when they give up.
+    let mut paths = Vec::new();
+    while paths.len() < 1 + 66 {
+        paths.push(kit.record().await.path);
+    }
+    assert_eq!(paths.iter().filter(|path| *path == "/quick").count(), 1);
+}

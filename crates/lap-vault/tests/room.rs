@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 /// A vault with room for so many connections, and so many that are open and say nothing.
 async fn full(connections: usize) -> (Kit, Vec<TcpStream>) {
-    let kit = Kit::with_room(connections, u32::MAX, &[], |_| {}).await;
+    let kit = Kit::with_config(|config| config.max_connections = connections, &[], |_| {}).await;
     let mut idle = Vec::new();
     for _ in 0..connections {
         // A CONNECT that was answered has surely been taken.
@@ -102,7 +102,7 @@ async fn those_that_have_room_work_on_and_room_comes_back() {
 #[tokio::test]
 async fn without_descriptors_there_is_no_room_either() {
     // The first descriptors of this process are long taken: every further one lies in the reserve.
-    let mut kit = Kit::with_room(512, 4, &[], |_| {}).await;
+    let mut kit = Kit::with_config(|config| config.max_descriptors = 4, &[], |_| {}).await;
     let heard = hear(address(&kit), b"GET / HTTP/1.1\r\nHost: 127.76.0.1\r\n\r\n").await;
     assert!(heard.contains("x-lap-blocked: overloaded"), "{heard}");
     assert_eq!(kit.record().await.verdict, "overloaded");

@@ -295,12 +295,11 @@ impl Kit {
     }
 
     pub async fn with(credentials: &[&str], change: impl FnOnce(&mut Grants)) -> Self {
-        Self::with_room(512, u32::MAX, credentials, change).await
+        Self::with_config(|_| {}, credentials, change).await
     }
 
-    pub async fn with_room(
-        max_connections: usize,
-        max_descriptors: u32,
+    pub async fn with_config(
+        config: impl FnOnce(&mut VaultConfig),
         credentials: &[&str],
         change: impl FnOnce(&mut Grants),
     ) -> Self {
@@ -316,8 +315,10 @@ impl Kit {
         let dns_socket = UdpSocket::bind("127.77.0.1:0").unwrap();
         let dns = dns_socket.local_addr().unwrap();
         let (tx, records) = mpsc::channel(256);
-        let config = VaultConfig { inside, proxy_port: proxy.port(), max_connections, max_descriptors };
-        let vault = Vault::new(config, tx).unwrap();
+        let mut vault_config =
+            VaultConfig { inside, proxy_port: proxy.port(), max_connections: 512, ..VaultConfig::default() };
+        config(&mut vault_config);
+        let vault = Vault::new(vault_config, tx).unwrap();
         let credentials: Vec<Credential> = credentials.iter().map(|text| credential(text)).collect();
         let stubs = credentials.iter().map(|c| (c.name.clone(), c.stub.clone())).collect();
         let resolve = NAMES.iter().map(|name| ResolveOverride::parse(&format!("{name}={}", upstream.tls)).unwrap());
