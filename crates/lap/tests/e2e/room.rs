@@ -1,8 +1,10 @@
 //! A sandbox that opens far too many connections: those it has go on, the rest are refused, and afterwards all is as before.
 
+use std::path::Path;
+
 use lap_api::session::{CreateSession, Session};
 
-use crate::world::{ECHO_HOST, Needs, World, shell_agent};
+use crate::world::{ECHO_HOST, Needs, World, say, shell_agent};
 
 /// Connections of one sandbox at once; what the vault allows.
 const MOST: usize = 8192;
@@ -102,4 +104,43 @@ async fn few_descriptors_are_shared_out_and_never_used_up() {
     assert!(said.contains("afterwards: 200"), "{said}");
     assert_ne!(overloaded(&world, &session).await, 0);
     world.end().await;
+}
+
+/// The most memory a sidecar may ever have had after that: its journal, and what is on its way in and out of it.
+const MOST_MEMORY_KIB: u64 = 128 << 10;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_floods_its_link_fills_nothing() {
+    let mut world = World::new(Needs::Shell).await;
+    let agent = world.agent(shell_agent()).await;
+    let session = world.ready(&agent, CreateSession::default()).await;
+    let flood = "echo begun; yes 'a line of a program that talks too much' | head -c 30000000";
+    let mut turn = world.client.message_stream(&session.id, &say(flood)).await.expect("sent");
+    while let Some(entry) = turn.next().await {
+        if entry.expect("goes on").raw.contains("begun") {
+            break;
+        }
+    }
+    drop(turn);
+    // In the middle of it there is nobody to take it for a moment.
+    world.kill_and_restart().await;
+    let curl = format!("curl -sS -o /dev/null -w '%{{http_code}}' http://{ECHO_HOST}:{}/echo", world.echo.http_port());
+    let said = world.ask(&session, &curl).await;
+    assert_eq!(said.trim(), "200");
+    let peak = peak_of_sidecar(world.data_dir());
+    assert!(peak < MOST_MEMORY_KIB, "the sidecar had {peak} KiB");
+    world.end().await;
+}
+
+/// The most memory the only sidecar here ever had, in KiB.
+fn peak_of_sidecar(data_dir: &Path) -> u64 {
+    let sandboxes = std::fs::read_dir(data_dir.join("sandboxes")).expect("a sandbox").flatten();
+    let processes = sandboxes.filter_map(|folder| std::fs::read_to_string(folder.path().join("processes")).ok());
+    let sidecar =
+        |text: String| text.lines().find_map(|line| line.strip_prefix("sidecar ")?.split(' ').next()?.parse().ok());
+    let peak = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())
+    };
+    processes.filter_map(sidecar).filter_map(peak).max().expect("its peak")
 }
