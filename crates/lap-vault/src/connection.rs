@@ -153,7 +153,6 @@ where
                 .header_read_timeout(HEAD_DEADLINE)
                 .max_headers(MAX_HEADERS)
                 .max_buf_size(MAX_BUFFER)
-                .pipeline_flush(true)
                 .serve_connection(io, service)
                 .with_upgrades()
                 .await
