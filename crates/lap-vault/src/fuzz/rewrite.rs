@@ -127,7 +127,9 @@ fn read(value: &[u8]) -> Vec<u8> {
     if let Some((scheme, rest)) = value.split_at_checked(6)
         && scheme.eq_ignore_ascii_case(b"basic ")
     {
-        let packed: Vec<u8> = rest.trim_ascii().iter().copied().filter(|byte| *byte != b'=').collect();
+        // Padding in the middle means nothing to a server that follows the rules, and a stub behind it stays a stub.
+        let rest = rest.trim_ascii();
+        let packed = &rest[..rest.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1)];
         out.push(b'\n');
         out.extend_from_slice(&STANDARD_NO_PAD.decode(packed).unwrap_or_default());
     }
