@@ -95,12 +95,14 @@ impl Engine {
     async fn admit(&self, hello: &Hello) -> Result<Option<Session>, EngineError> {
         let Some((session, incarnation)) = hello.sandbox_id.rsplit_once('-') else { return Ok(None) };
         let (id, Ok(incarnation)) = (SessionId::new(session), incarnation.parse::<u32>()) else { return Ok(None) };
-        if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol)
-            || !self.inner.store.boot_token_matches(&id, incarnation, &hello.boot_token).await?
-        {
+        let (matches, session) = tokio::join!(
+            self.inner.store.boot_token_matches(&id, incarnation, &hello.boot_token),
+            self.inner.store.session(&id)
+        );
+        if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) || !matches? {
             return Ok(None);
         }
-        match self.inner.store.session(&id).await {
+        match session {
             Ok(session) if session.incarnation == incarnation && session.state.wants_sandbox() => Ok(Some(session)),
             Ok(_) | Err(lap_store::StoreError::NotFound { .. }) => Ok(None),
             Err(problem) => Err(problem.into()),
@@ -142,12 +144,22 @@ impl Engine {
             }
             Ok(())
         };
-        let receiving = async {
+        let greeting = async {
             self.greet(session, &hello, &to).await?;
             drop(order);
             // A turn may have waited for this link.
             self.dispatch(&session.id).await;
-            self.receive(session, reader, to, &channels).await
+            Ok(())
+        };
+        let receiving = async {
+            if hello.booted {
+                // What it has to say of a turn counts after it is known which turn it has.
+                greeting.await?;
+                self.receive(session, reader, to.clone(), &channels).await
+            } else {
+                let receive = self.receive(session, reader, to.clone(), &channels);
+                tokio::try_join!(greeting, receive).map(|_| ())
+            }
         };
         let end = tokio::select! {
             end = sending => end,

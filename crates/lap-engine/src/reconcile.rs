@@ -64,21 +64,47 @@ impl Drop for Claim {
 /// Sessions about to be stored. Such a session has no sandbox, and nobody need look around to know it: this spares the
 /// common case a look at everything that runs. Whatever goes wrong with an entry, the next look finds the session.
 #[derive(Default)]
-pub struct Fresh(Mutex<Vec<Session>>);
+pub struct Fresh {
+    sessions: Mutex<Vec<Coming>>,
+    stored: tokio::sync::Notify,
+}
+
+struct Coming {
+    session: Session,
+    /// What it is stored with, for its first sandbox.
+    boot_token: BootToken,
+    stored: bool,
+}
 
 impl Fresh {
     /// To be called before the session is stored: whoever finds it stored can then forget it here.
-    pub fn add(&self, session: Session) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(session);
+    pub fn add(&self, session: Session, boot_token: BootToken) {
+        self.lock().push(Coming { session, boot_token, stored: false });
     }
 
-    fn take(&self) -> Vec<Session> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    /// The session is stored: its sandbox may be made.
+    pub fn stored(&self, id: &SessionId) {
+        for coming in self.lock().iter_mut().filter(|coming| coming.session.id == *id) {
+            coming.stored = true;
+        }
+        self.stored.notify_one();
+    }
+
+    /// The session could not be stored.
+    pub fn drop(&self, id: &SessionId) {
+        self.lock().retain(|coming| coming.session.id != *id);
+    }
+
+    fn take(&self) -> Vec<Coming> {
+        self.lock().extract_if(.., |coming| coming.stored).collect()
     }
 
     fn forget(&self, seen: &[Session]) {
-        let mut fresh = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        fresh.retain(|session| seen.iter().all(|seen| seen.id != session.id));
+        self.lock().retain(|coming| seen.iter().all(|seen| seen.id != coming.session.id));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Coming>> {
+        self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -90,16 +116,21 @@ impl Engine {
             let mut tasks = JoinSet::new();
             let mut exits = self.inner.backend.exits();
             let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+            let mut look = true;
             loop {
-                for session in self.inner.fresh.take() {
-                    self.spawn_provision(session, &mut tasks, &slots);
+                for Coming { session, boot_token, .. } in self.inner.fresh.take() {
+                    self.spawn_provision(session, Some(boot_token), &mut tasks, &slots);
                 }
-                if let Err(problem) = self.reconcile(&mut tasks, &slots).await {
+                if std::mem::replace(&mut look, true)
+                    && let Err(problem) = self.reconcile(&mut tasks, &slots).await
+                {
                     tracing::error!(problem = &problem as &dyn std::error::Error, "could not reconcile");
                 }
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = self.inner.wake.notified() => {}
+                    // Only this one is new; the look around comes when its sandbox is made.
+                    () = self.inner.fresh.stored.notified() => look = false,
                     Some(exit) = exits.recv() => {
                         tracing::info!(sandbox.id = %exit.id, "a sidecar ended: {}", exit.detail);
                     }
@@ -132,7 +163,7 @@ impl Engine {
             match action {
                 Action::Provision(id) => {
                     let Some(seen) = observed.wanting.iter().find(|seen| seen.session.id == id) else { continue };
-                    self.spawn_provision(seen.session.clone(), tasks, slots);
+                    self.spawn_provision(seen.session.clone(), None, tasks, slots);
                 }
                 Action::Destroy(id) => self.spawn_destroy(id, tasks, slots),
                 Action::Move(id, event) => {
@@ -160,7 +191,14 @@ impl Engine {
         })
     }
 
-    fn spawn_provision(&self, session: Session, tasks: &mut JoinSet<()>, slots: &Arc<tokio::sync::Semaphore>) {
+    /// Makes a session's sandbox. `stored` is the token that a fresh session was stored with.
+    fn spawn_provision(
+        &self,
+        session: Session,
+        stored: Option<BootToken>,
+        tasks: &mut JoinSet<()>,
+        slots: &Arc<tokio::sync::Semaphore>,
+    ) {
         let Some(id) = SandboxId::new(&session.sandbox_name()) else { return };
         let Some(claim) = Claim::take(self, &id) else { return };
         let (engine, slots) = (self.clone(), slots.clone());
@@ -168,10 +206,12 @@ impl Engine {
             // Waiting for somebody else's server takes none of the slots.
             let token = engine.token_for_provision(&session, &slots).await;
             // Closed: the server stops, and the next one begins anew.
+            let waited = slots.available_permits() == 0;
             let Ok(_slot) = slots.acquire().await else { return };
-            let made = match token {
-                Ok(()) => engine.provision(&session, &id).await,
-                Err(problem) => Err(problem),
+            let made = match (token, stored) {
+                (Ok(()), Some(token)) if !waited => engine.make_sandbox(&session, &id, token).await,
+                (Ok(()), _) => engine.provision(&session, &id).await,
+                (Err(problem), _) => Err(problem),
             };
             if let Err(problem) = made {
                 let why = chain(&problem);
@@ -192,12 +232,18 @@ impl Engine {
             Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(()),
             Err(problem) => return Err(problem.into()),
         }
-        let token = hex(&random::<32>());
-        // Before the sandbox can call. That it is being made can be told meanwhile.
-        store.set_boot_token(&session.id, session.incarnation, &token).await?;
+        let token = fresh_boot_token();
+        // Before the sandbox can call.
+        store.set_boot_token(&session.id, session.incarnation, &token.0).await?;
+        self.make_sandbox(session, id, token).await
+    }
+
+    /// Makes the sandbox of a session that is stored with this token. That it is being made is told meanwhile.
+    async fn make_sandbox(&self, session: &Session, id: &SandboxId, boot_token: BootToken) -> Result<(), EngineError> {
+        let store = &self.inner.store;
         let spec = SandboxSpec {
             id: id.clone(),
-            boot_token: BootToken(token),
+            boot_token,
             limits: self.inner.config.limits,
             tools: self.tools_of(&session.harness_id),
         };
@@ -293,6 +339,11 @@ impl Engine {
     pub(crate) fn kept_logs(&self, session: &SessionId) -> std::path::PathBuf {
         self.inner.config.data_dir.join("logs").join(format!("{session}.log"))
     }
+}
+
+/// What a sidecar will prove itself with.
+pub fn fresh_boot_token() -> BootToken {
+    BootToken(hex(&random::<32>()))
 }
 
 /// What goes wrong for one session must not keep the others waiting; the next round tries again.

@@ -83,13 +83,16 @@ impl Engine {
         };
         // The secrets are in memory before the reconciler can see the session.
         self.inner.live.open(&id, vars, at);
-        self.inner.fresh.add(session.clone());
-        match self.inner.store.insert_session(lap_store::NewSession { session, stubs, first_turn }).await {
+        let token = crate::reconcile::fresh_boot_token();
+        let boot_token = token.0.clone();
+        self.inner.fresh.add(session.clone(), token);
+        match self.inner.store.insert_session(lap_store::NewSession { session, stubs, first_turn, boot_token }).await {
             Ok(session) => {
-                self.inner.wake.notify_one();
+                self.inner.fresh.stored(&id);
                 Ok(self.session_view(session))
             }
             Err(problem) => {
+                self.inner.fresh.drop(&id);
                 self.inner.live.close(&id);
                 Err(problem.into())
             }

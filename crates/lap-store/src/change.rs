@@ -128,6 +128,12 @@ impl<'c> Change<'c> {
         Ok(())
     }
 
+    /// What the sidecar of this sandbox will prove itself with.
+    pub(crate) async fn boot_token(&mut self, token: &str) -> Result<(), StoreError> {
+        crate::sessions::set_boot_token(&mut *self.db, &self.id, self.session.incarnation, token).await?;
+        Ok(())
+    }
+
     /// Notes a phase if it is ahead of the last one and the session is still on its way.
     pub(crate) async fn phase(
         &mut self,

@@ -21,6 +21,8 @@ pub struct NewSession {
     pub stubs: BTreeMap<String, String>,
     /// The prompt given at creation.
     pub first_turn: Option<NewTurn>,
+    /// What the sidecar of the first sandbox will prove itself with.
+    pub boot_token: String,
 }
 
 /// Which sessions to list.
@@ -54,7 +56,7 @@ pub struct Counts {
 impl Store {
     /// Inserts a session with its first events and, when there is one, its first turn.
     pub async fn insert_session(&self, new: NewSession) -> Result<Session, StoreError> {
-        let NewSession { session, stubs, first_turn } = new;
+        let NewSession { session, stubs, first_turn, boot_token } = new;
         let id = session.id.clone();
         let mut tx = self.begin().await?;
         require_agent(&mut tx, &session.agent_id).await?;
@@ -62,6 +64,7 @@ impl Store {
         insert_stubs(&mut tx, &id, &stubs).await?;
         let mut change = Change::load(&mut tx, &id).await?;
         change.new_sandbox().await?;
+        change.boot_token(&boot_token).await?;
         let fact = facts::state(&change.session.state);
         change.event(session.created_at, &fact).await?;
         if let Some(turn) = &first_turn {
@@ -313,18 +316,8 @@ impl Store {
 
     /// Notes what the sidecar of `incarnation` will prove itself with. Only the token's hash is kept.
     pub async fn set_boot_token(&self, id: &SessionId, incarnation: u32, token: &str) -> Result<(), StoreError> {
-        let (key, number) = (id.as_str(), i64::from(incarnation));
-        let hash = digest::digest(&digest::SHA256, token.as_bytes());
-        let hash = hash.as_ref();
-        let done = sqlx::query!(
-            "UPDATE sandboxes SET boot_token_hash = ?3 WHERE session_id = ?1 AND incarnation = ?2",
-            key,
-            number,
-            hash
-        )
-        .execute(&self.shared.writer)
-        .await?;
-        found(id, done.rows_affected())
+        let mut writer = self.shared.writer.acquire().await?;
+        found(id, set_boot_token(&mut writer, id, incarnation, token).await?)
     }
 
     /// Whether this is the token of the sidecar of `incarnation`. Takes the same time for every wrong one.
@@ -605,6 +598,27 @@ async fn insert_row(db: &mut SqliteConnection, session: &Session) -> Result<(), 
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Keeps a boot token's hash; the number of rows that were there for it.
+pub(crate) async fn set_boot_token(
+    connection: &mut sqlx::SqliteConnection,
+    id: &SessionId,
+    incarnation: u32,
+    token: &str,
+) -> Result<u64, StoreError> {
+    let (key, number) = (id.as_str(), i64::from(incarnation));
+    let hash = digest::digest(&digest::SHA256, token.as_bytes());
+    let hash = hash.as_ref();
+    let done = sqlx::query!(
+        "UPDATE sandboxes SET boot_token_hash = ?3 WHERE session_id = ?1 AND incarnation = ?2",
+        key,
+        number,
+        hash
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 async fn insert_stubs(

@@ -108,7 +108,12 @@ async fn lists_sort_search_and_page() {
         kit.store.insert_agent(&made).await.expect("inserts");
     }
     for (id, of) in [("s1", "a2"), ("s2", "a2"), ("s3", "a1")] {
-        let new = lap_store::NewSession { session: session(id, of), stubs: [].into(), first_turn: None };
+        let new = lap_store::NewSession {
+            session: session(id, of),
+            stubs: [].into(),
+            first_turn: None,
+            boot_token: "of-the-first".into(),
+        };
         kit.store.insert_session(new).await.expect("inserts");
     }
     let end = SessionEvent::End { reason: EndReason::Stopped };
@@ -171,7 +176,12 @@ async fn deleting_ends_the_live_sessions_and_keeps_their_history() {
     assert_eq!(names(&kit, filter(AgentSort::Name, Order::Asc)).await, (vec![], 0));
     assert_eq!(kit.store.delete_agent(&aid("a1"), NOW).await.expect("again"), []);
     assert!(matches!(kit.store.delete_agent(&aid("nope"), NOW).await, Err(StoreError::NotFound { .. })));
-    let new = lap_store::NewSession { session: session("s9", "a1"), stubs: [].into(), first_turn: None };
+    let new = lap_store::NewSession {
+        session: session("s9", "a1"),
+        stubs: [].into(),
+        first_turn: None,
+        boot_token: "of-the-first".into(),
+    };
     assert!(matches!(kit.store.insert_session(new).await, Err(StoreError::AgentDeleted)));
     let restart = kit.store.apply(&sid("s3"), 1, SessionEvent::Restart, NOW).await;
     assert!(matches!(restart, Err(StoreError::AgentDeleted)));

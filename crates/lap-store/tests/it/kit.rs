@@ -40,7 +40,12 @@ impl Kit {
     }
 
     pub async fn session(&self, id: &str) -> Session {
-        let new = NewSession { session: session(id, "a1"), stubs: BTreeMap::new(), first_turn: None };
+        let new = NewSession {
+            session: session(id, "a1"),
+            stubs: BTreeMap::new(),
+            first_turn: None,
+            boot_token: "of-the-first".into(),
+        };
         self.store.insert_session(new).await.expect("inserts")
     }
 

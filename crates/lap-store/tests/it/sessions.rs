@@ -21,8 +21,12 @@ async fn a_session_comes_back_as_it_went_in() {
         harness_session_id: Some("h".to_owned()),
         ..session("s1", "a1")
     };
-    let new =
-        NewSession { session: full.clone(), stubs: stubs(&[("K", "stub_k")]), first_turn: Some(turn("s1", "t1")) };
+    let new = NewSession {
+        session: full.clone(),
+        stubs: stubs(&[("K", "stub_k")]),
+        first_turn: Some(turn("s1", "t1")),
+        boot_token: "of-the-first".into(),
+    };
     let stored = kit.store.insert_session(new).await.expect("inserts");
     let expect = Session { title_preview: Some("preview t1".to_owned()), ..full };
     assert_eq!(stored, expect);
@@ -31,7 +35,12 @@ async fn a_session_comes_back_as_it_went_in() {
     assert_eq!(kit.store.messages(&sid("s1"), 0, 10).await.expect("reads")[0].data, r#"{"said":"t1"}"#);
     assert_eq!(kit.store.stubs(&sid("s1")).await.expect("reads"), stubs(&[("K", "stub_k")]));
     assert_eq!(kit.store.log_seq(&sid("s1"), 1).await.expect("reads"), 0);
-    let orphan = NewSession { session: session("s2", "nope"), stubs: BTreeMap::new(), first_turn: None };
+    let orphan = NewSession {
+        session: session("s2", "nope"),
+        stubs: BTreeMap::new(),
+        first_turn: None,
+        boot_token: "of-the-first".into(),
+    };
     assert!(matches!(kit.store.insert_session(orphan).await, Err(StoreError::NotFound { what: "agent", .. })));
 }
 
@@ -109,7 +118,15 @@ async fn lists_filter_and_page_newest_first() {
     kit.store.insert_agent(&agent("a2")).await.expect("inserts");
     for (id, of, at) in [("s1", "a1", 1), ("s2", "a1", 2), ("s3", "a2", 3)] {
         let session = Session { created_at: Timestamp(at), ..session(id, of) };
-        kit.store.insert_session(NewSession { session, stubs: [].into(), first_turn: None }).await.expect("inserts");
+        kit.store
+            .insert_session(NewSession {
+                session,
+                stubs: [].into(),
+                first_turn: None,
+                boot_token: "of-the-first".into(),
+            })
+            .await
+            .expect("inserts");
     }
     kit.store.apply(&sid("s1"), 1, SessionEvent::GuestReady, NOW).await.expect("works");
     let list = async |agent: Option<&str>, status: Option<&str>, limit, offset| {
@@ -171,7 +188,7 @@ async fn boot_tokens_belong_to_one_sandbox() {
     let kit = Kit::ready().await;
     let id = sid("s1");
     let matches = async |number, token: &str| kit.store.boot_token_matches(&id, number, token).await.expect("works");
-    assert!(!matches(1, "").await, "none was set");
+    assert!(matches(1, "of-the-first").await && !matches(1, "").await, "it came with the session");
     kit.store.set_boot_token(&id, 1, "first").await.expect("works");
     kit.store.apply(&id, 1, SessionEvent::Restart, NOW).await.expect("works");
     assert!(!matches(2, "first").await);

@@ -139,8 +139,12 @@ async fn open_turns_can_be_failed_by_hand() {
 async fn the_first_prompt_waits_for_the_session_and_its_answer_is_the_response() {
     let kit = Kit::with_agent().await;
     let id = sid("s1");
-    let new =
-        lap_store::NewSession { session: session("s1", "a1"), stubs: [].into(), first_turn: Some(turn("s1", "t1")) };
+    let new = lap_store::NewSession {
+        session: session("s1", "a1"),
+        stubs: [].into(),
+        first_turn: Some(turn("s1", "t1")),
+        boot_token: "of-the-first".into(),
+    };
     kit.store.insert_session(new).await.expect("inserts");
     assert_eq!(kit.store.claim_next_turn(&id, 1, NOW).await.expect("works"), None, "not before it is ready");
     kit.store.apply(&id, 1, SessionEvent::GuestReady, NOW).await.expect("works");
