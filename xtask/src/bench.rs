@@ -8,6 +8,7 @@ mod harness;
 mod memory;
 mod sandbox;
 mod table;
+mod terminal;
 mod vault;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use self::table::Table;
 
 type Fault = Box<dyn std::error::Error>;
 
-const USAGE: &str = "usage: xtask bench [--only sandbox|harness|vault|api|memory] [--quick]
+const USAGE: &str = "usage: xtask bench [--only sandbox|harness|vault|api|memory|terminal] [--quick]
 
   --only <part>  measure this part alone; may be given more than once
   --quick        fewer samples, for a look rather than for numbers to quote";
@@ -39,14 +40,16 @@ enum Part {
     Vault,
     Api,
     Memory,
+    Terminal,
 }
 
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("sandbox", Part::Sandbox),
     ("harness", Part::Harness),
     ("vault", Part::Vault),
     ("api", Part::Api),
     ("memory", Part::Memory),
+    ("terminal", Part::Terminal),
 ];
 
 struct Options {
@@ -121,6 +124,7 @@ async fn bench(options: &Options) -> Result<(), Fault> {
             Part::Vault => vault::measure(&place, &mut table).await,
             Part::Api => api::measure(&place, &mut table).await,
             Part::Memory => memory::measure(&place, &mut table).await,
+            Part::Terminal => terminal::measure(&place, &mut table).await,
         };
         if result.is_err() {
             break;

@@ -7,6 +7,7 @@
 mod answer;
 mod claude;
 mod codex;
+pub(crate) mod face;
 mod opencode;
 mod program;
 mod shell;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use lap_api::link::{GuestBoot, Report, Turn};
 use tokio::sync::mpsc;
 
+use self::face::TerminalAsk;
 use crate::Failure;
 use crate::environment::Environment;
 use crate::layout::Layout;
@@ -38,6 +40,14 @@ pub(crate) enum Order {
     Abort { turn_id: String },
     /// `allow`, `allow_always` or `deny`.
     Permission { request_id: String, decision: String },
+    /// Open the terminal face, if the conversation can be had.
+    Terminal(TerminalAsk),
+}
+
+/// What an adapter does when nothing runs.
+pub(crate) enum Next {
+    Turn(Turn),
+    Terminal(TerminalAsk),
 }
 
 /// A harness on its way up.
@@ -94,18 +104,20 @@ pub(crate) struct Orders {
 pub(crate) enum Interruption {
     Abort,
     Permission { request_id: String, decision: String },
+    Terminal(TerminalAsk),
 }
 
 impl Orders {
-    /// The next turn; `None` when there will be none. Safe to drop between polls.
-    pub(crate) async fn turn(&mut self) -> Option<Turn> {
+    /// The next turn or wish; `None` when there will be none. Safe to drop between polls.
+    pub(crate) async fn next(&mut self) -> Option<Next> {
         loop {
             self.say().await;
             if let Some(turn) = self.waiting.pop_front() {
-                return Some(turn);
+                return Some(Next::Turn(turn));
             }
             match self.from.recv().await? {
-                Order::Turn(turn) => return Some(turn),
+                Order::Turn(turn) => return Some(Next::Turn(turn)),
+                Order::Terminal(ask) => return Some(Next::Terminal(ask)),
                 // Nothing runs: the turn is over already, or the request died with its turn.
                 Order::Abort { .. } | Order::Permission { .. } => {}
             }
@@ -123,6 +135,7 @@ impl Orders {
                 Order::Permission { request_id, decision } => {
                     return Some(Interruption::Permission { request_id, decision });
                 }
+                Order::Terminal(ask) => return Some(Interruption::Terminal(ask)),
             }
         }
     }

@@ -76,10 +76,10 @@ impl Guest {
             }
             ToGuest::Boot(boot) if self.orders.is_none() => {
                 let (orders, inbox) = mpsc::channel(ORDERS);
-                self.orders = Some(orders);
+                self.orders = Some(orders.clone());
                 let env = crate::environment::environment(&self.layout, &boot);
                 let setting = Arc::new(Setting { layout: self.layout.clone(), env, boot: *boot });
-                self.channels.set_up(Arc::clone(&setting));
+                self.channels.set_up(Arc::clone(&setting), orders);
                 tasks.spawn(bring_up(setting, inbox, self.out.clone()));
             }
             ToGuest::Boot(_) => self.out.line("guest", "a second boot was ignored"),

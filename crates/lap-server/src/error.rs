@@ -133,7 +133,10 @@ impl From<EngineError> for ApiError {
                 .with_problems(vec![problem::Problem::new("after", format!("the oldest event kept is {oldest}"))]),
             EngineError::TooManyTurns { .. } => Self::new(ErrorCode::TooManyRequests, sentence),
             // An abort is what somebody asked for, not a failure of the harness.
-            EngineError::TurnFailed { code, .. } if code == "aborted" => Self::new(ErrorCode::Conflict, sentence),
+            // Nor is a terminal that has the conversation.
+            EngineError::TurnFailed { code, .. } if code == "aborted" || code == "conversation_in_use" => {
+                Self::new(ErrorCode::Conflict, sentence)
+            }
             EngineError::TurnFailed { code, .. } => {
                 Self::new(ErrorCode::HarnessFailed, sentence).with_problems(vec![problem::Problem::new("turn", code)])
             }

@@ -15,6 +15,7 @@ mod terminal;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lap_api::channel::{End, FromChannel, Program, Purpose, Size, ToChannel, WINDOW_FRAMES};
 use lap_api::link::FromGuest;
@@ -23,7 +24,8 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 
-use crate::harness::Setting;
+use crate::harness::face::{TerminalAsk, TerminalStart};
+use crate::harness::{Order, Setting};
 use terminal::{Shared, Started, Terminal, ToTerminal, USUAL_SIZE, View};
 
 /// Orders that wait for a terminal or command: all that may be under way on one channel, and room for a few viewers more.
@@ -32,6 +34,9 @@ const ORDERS: usize = 8 * WINDOW_FRAMES;
 
 /// Terminals, commands and file transfers that may be under way at a time; more are refused.
 const MOST_TASKS: usize = 128;
+
+/// How long the harness may take to hand its conversation over; shorter than the server waits.
+const HARNESS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The way to the link. Bounded: whoever finds it full tries again when there is room.
 #[derive(Clone)]
@@ -95,6 +100,8 @@ pub(crate) struct Channels {
     port: Port,
     /// What is known of the sandbox; none before it was told to come up.
     setting: Option<Arc<Setting>>,
+    /// To the harness, which knows how its terminal is started.
+    harness: Option<mpsc::Sender<Order>>,
     /// Where each channel's messages go.
     routes: HashMap<u64, mpsc::Sender<ToTerminal>>,
     terminals: Vec<Known>,
@@ -110,12 +117,20 @@ struct Known {
 
 impl Channels {
     pub(crate) fn new(port: Port) -> Self {
-        Self { port, setting: None, routes: HashMap::new(), terminals: Vec::new(), tasks: JoinSet::new() }
+        Self {
+            port,
+            setting: None,
+            harness: None,
+            routes: HashMap::new(),
+            terminals: Vec::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
     /// The sandbox comes up: what is started from now on has this environment.
-    pub(crate) fn set_up(&mut self, setting: Arc<Setting>) {
+    pub(crate) fn set_up(&mut self, setting: Arc<Setting>, harness: mpsc::Sender<Order>) {
         self.setting = Some(setting);
+        self.harness = Some(harness);
     }
 
     /// Ends every task and with it every program.
@@ -160,7 +175,7 @@ impl Channels {
         match purpose {
             Purpose::Terminal { program, from, redraw, client, view_only, size } => {
                 let view = View { channel, from, redraw, client, view_only, size };
-                return self.view(&setting, program, view);
+                return self.view(setting, program, view);
             }
             _ if self.tasks.len() >= MOST_TASKS => return Err(too_many()),
             _ => {}
@@ -179,7 +194,7 @@ impl Channels {
     }
 
     /// Adds a viewer to a terminal, which is started if it does not run.
-    fn view(&mut self, setting: &Setting, program: Program, view: View) -> Result<(), End> {
+    fn view(&mut self, setting: Arc<Setting>, program: Program, view: View) -> Result<(), End> {
         let at = self.terminals.iter().position(|known| known.program == program);
         let mut first = 0;
         if let Some(at) = at {
@@ -204,14 +219,16 @@ impl Channels {
         if self.tasks.len() >= MOST_TASKS {
             return Err(too_many());
         }
-        let size = screen::sensible(view.size.unwrap_or(USUAL_SIZE));
-        let needs_viewers = matches!(program, Program::Command { .. });
-        let started = Started { program: start(setting, &program, size)?, size, needs_viewers };
         let (to, orders) = mpsc::channel(ORDERS);
         let shared =
             Arc::new(Shared { running: AtomicBool::new(true), position: AtomicU64::new(first), end: Mutex::new(None) });
-        let terminal = Terminal::new(started, self.port.clone(), orders, shared.clone());
-        self.tasks.spawn(terminal.run());
+        let wanted = Wanted {
+            program: program.clone(),
+            size: screen::sensible(view.size.unwrap_or(USUAL_SIZE)),
+            setting,
+            harness: self.harness.clone(),
+        };
+        self.tasks.spawn(serve(wanted, self.port.clone(), orders, shared.clone()));
         // Commands that ended are remembered as long as there is room, for clients that come back.
         self.terminals.retain(|known| known.shared.running.load(Ordering::Acquire) || !known.is_command());
         self.terminals.push(Known { program, to: to.clone(), shared });
@@ -248,27 +265,62 @@ fn too_many() -> End {
     failed("too_many", format!("{MOST_TASKS} terminals and commands run in this sandbox already"))
 }
 
-/// Starts a terminal's program.
-fn start(setting: &Setting, program: &Program, size: Size) -> Result<(pty::Pty, pty::Running), End> {
-    let shell = || setting.env.get("SHELL").cloned().unwrap_or_else(|| "/bin/sh".to_owned());
-    let command = match program {
-        Program::Harness => match &setting.boot.harness.tui {
-            Some(tui) if tui.joins && !tui.args.iter().any(|argument| argument.contains('{')) => {
-                let own = setting.boot.harness.command.first().cloned().unwrap_or_else(shell);
-                std::iter::once(own).chain(tui.args.iter().cloned()).collect()
+/// A program that somebody wants to see.
+struct Wanted {
+    program: Program,
+    size: Size,
+    setting: Arc<Setting>,
+    harness: Option<mpsc::Sender<Order>>,
+}
+
+/// Starts a program and serves its terminal. Viewers wait meanwhile, and are told when it does not start.
+async fn serve(wanted: Wanted, port: Port, mut orders: mpsc::Receiver<ToTerminal>, shared: Arc<Shared>) {
+    match wanted.start().await {
+        Ok(started) => Terminal::new(started, port, orders, shared).run().await,
+        Err(end) => {
+            shared.running.store(false, Ordering::Release);
+            orders.close();
+            while let Some(order) = orders.recv().await {
+                if let ToTerminal::View(View { channel, .. }) = order {
+                    port.say(FromChannel::Ended { channel, end: end.clone() }).await;
+                }
             }
-            _ => {
-                let reason = format!("{} has no terminal of its own", setting.boot.harness.id);
-                return Err(failed("no_terminal", reason));
+        }
+    }
+}
+
+impl Wanted {
+    async fn start(self) -> Result<Started, End> {
+        let Self { program, size, setting, harness } = self;
+        let needs_viewers = matches!(program, Program::Command { .. });
+        let shell = || setting.env.get("SHELL").cloned().unwrap_or_else(|| "/bin/sh".to_owned());
+        let TerminalStart { command, env, lent } = match program {
+            Program::Harness => ask(harness).await?,
+            Program::Shell => {
+                let command = vec![shell(), "-l".to_owned()];
+                TerminalStart { command, env: setting.env.clone(), lent: None }
             }
-        },
-        Program::Shell => vec![shell(), "-l".to_owned()],
-        Program::Command { command, .. } => command.clone(),
-    };
-    pty::spawn(&command, &setting.layout.repo(), &setting.env, size).map_err(|problem| {
-        let name = command.first().map_or("", String::as_str);
-        failed("not_started", format!("`{name}` could not be started: {problem}"))
-    })
+            Program::Command { command, .. } => TerminalStart { command, env: setting.env.clone(), lent: None },
+        };
+        let program = pty::spawn(&command, &setting.layout.repo(), &env, size).map_err(|problem| {
+            let name = command.first().map_or("", String::as_str);
+            failed("not_started", format!("`{name}` could not be started: {problem}"))
+        })?;
+        Ok(Started { program, size, needs_viewers, lent })
+    }
+}
+
+/// Asks the harness for its terminal.
+async fn ask(harness: Option<mpsc::Sender<Order>>) -> Result<TerminalStart, End> {
+    let busy = || failed("not_ready", "the harness does not answer at the moment; try again");
+    let (ask, answer) = TerminalAsk::new();
+    let harness = harness.ok_or_else(busy)?;
+    harness.try_send(Order::Terminal(ask)).map_err(|_| busy())?;
+    match tokio::time::timeout(HARNESS_DEADLINE, answer).await {
+        Ok(Ok(Ok(start))) => Ok(start),
+        Ok(Ok(Err(failure))) => Err(failed(failure.code, failure.reason)),
+        Ok(Err(_)) | Err(_) => Err(busy()),
+    }
 }
 
 #[cfg(test)]

@@ -132,6 +132,16 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Asks the program to end.
+    pub(super) fn end(&self) {
+        if let Some(leader) = self.leader {
+            // Fails only when all of them are gone already.
+            let _ = kill_process_group(leader, Signal::TERM);
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(leader) = self.leader {

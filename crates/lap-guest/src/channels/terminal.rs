@@ -23,6 +23,7 @@ use super::pty::{Pty, Running};
 use super::screen::{MOST_LAG, Screen, sensible};
 use super::spool::Spool;
 use super::{Offer, Port, ended, failed};
+use crate::harness::face::{self, Lent};
 
 /// Output that is kept for viewers who come back; more than a viewer may have under way.
 const SPOOL_BYTES: usize = 2 * 1024 * 1024;
@@ -41,6 +42,9 @@ const LINGER: Duration = Duration::from_secs(30);
 
 /// A command whose last viewer went away is ended after this long: long enough to come back over a bad network.
 const ALONE: Duration = Duration::from_secs(60);
+
+/// A program that is asked to end has this long to do so in order.
+const END_GRACE: Duration = Duration::from_secs(5);
 
 /// Windows nobody told us of.
 pub(super) const USUAL_SIZE: Size = Size { cols: 80, rows: 24 };
@@ -93,6 +97,8 @@ pub(super) struct Started {
     pub(super) size: Size,
     /// Whether it ends with its last viewer.
     pub(super) needs_viewers: bool,
+    /// The conversation it works on, where that is lent.
+    pub(super) lent: Option<Lent>,
 }
 
 /// A terminal's task.
@@ -104,6 +110,10 @@ pub(super) struct Terminal {
     shared: Arc<Shared>,
     /// Ends with its last viewer, after a while.
     needs_viewers: bool,
+    /// Given back when the program has ended.
+    lent: Option<Lent>,
+    /// The conversation was wanted back, and that is why the program ends.
+    recalled: bool,
     spool: Spool,
     screen: Screen,
     viewers: Vec<Viewer>,
@@ -123,7 +133,7 @@ pub(super) struct Terminal {
 impl Terminal {
     /// A terminal whose program has just been started; its output begins at `first`.
     pub(super) fn new(started: Started, port: Port, orders: mpsc::Receiver<ToTerminal>, shared: Arc<Shared>) -> Self {
-        let Started { program: (pty, running), size, needs_viewers } = started;
+        let Started { program: (pty, running), size, needs_viewers, lent } = started;
         let first = shared.position.load(Ordering::Acquire);
         Self {
             pty,
@@ -132,6 +142,8 @@ impl Terminal {
             orders,
             shared,
             needs_viewers,
+            lent,
+            recalled: false,
             spool: Spool::new(first, SPOOL_BYTES),
             screen: Screen::new(size, first),
             viewers: Vec::new(),
@@ -168,6 +180,7 @@ impl Terminal {
                         return;
                     }
                 }
+                () = wanted_back(&mut self.lent), if !self.recalled => self.give_back(),
                 status = self.running.wait(), if self.exit.is_none() => self.ended(status.ok()),
                 written = terminal_input.write(self.pending.as_slices().0), if !self.pending.is_empty() => {
                     // When the terminal is gone nobody reads its input any more.
@@ -181,6 +194,13 @@ impl Terminal {
                 }
             }
         }
+    }
+
+    /// The conversation is wanted for messages: the program is asked to end, and then made to.
+    fn give_back(&mut self) {
+        self.recalled = true;
+        self.running.end();
+        self.give_up_at = Some(Instant::now() + END_GRACE);
     }
 
     fn take(&mut self, order: ToTerminal) {
@@ -252,6 +272,13 @@ impl Terminal {
             }
         }
         self.viewers.push(viewer);
+        self.count_viewers();
+    }
+
+    fn count_viewers(&self) {
+        if let Some(lent) = &self.lent {
+            lent.looks.viewers(self.viewers.len());
+        }
     }
 
     fn input_of(&self, client: &str) -> u64 {
@@ -301,6 +328,9 @@ impl Terminal {
 
     fn heard(&mut self, output: &[u8]) {
         self.spool.push(output);
+        if let Some(lent) = &self.lent {
+            lent.looks.printed();
+        }
         self.shared.position.store(self.spool.end(), Ordering::Release);
         // Without a viewer there is no terminal that would answer a program's questions but the model.
         if self.viewers.is_empty() {
@@ -331,13 +361,16 @@ impl Terminal {
         // What still holds the terminal open was left in the background; nobody sees it any more.
         (self.exit, self.silent) = (Some(status), true);
         self.passed_on(self.pending.len());
-        *self.shared.end.lock().expect("nothing panics while it holds the end") = Some(how(status));
+        *self.shared.end.lock().expect("nothing panics while it holds the end") = Some(self.end(status));
+        // Whoever lent the conversation goes on with it now.
+        self.lent = None;
         self.shared.running.store(false, Ordering::Release);
         self.give_up_at = Some(Instant::now() + LINGER);
     }
 
     fn forget(&mut self, gone: impl Fn(&Viewer) -> bool) {
         self.viewers.retain(|viewer| !gone(viewer));
+        self.count_viewers();
         if self.viewers.is_empty() {
             // Nothing is behind any more, and questions from now on are the model's to answer.
             self.screen.catch_up(&self.spool);
@@ -364,13 +397,20 @@ impl Terminal {
         self.give_up_at.is_some_and(|at| at <= now)
     }
 
+    fn end(&self, status: ExitStatus) -> End {
+        if self.recalled {
+            return failed(face::IN_USE, "the conversation was taken over by a message; attach again to have it back");
+        }
+        how(status)
+    }
+
     /// Sends everybody what there is for them. `true`: the link takes no more at the moment.
     fn serve_viewers(&mut self) -> bool {
-        let over = self.exit;
+        let over = self.exit.map(|status| self.end(status));
         let mut stuck = false;
         let mut done = Vec::new();
         for viewer in &mut self.viewers {
-            match viewer.serve(&self.spool, &mut self.screen, &self.port, over) {
+            match viewer.serve(&self.spool, &mut self.screen, &self.port, over.as_ref()) {
                 Served::All => {}
                 Served::Stuck => stuck = true,
                 Served::Over => done.push(viewer.out.channel()),
@@ -387,6 +427,21 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         self.shared.running.store(false, Ordering::Release);
     }
+}
+
+/// Waits until the conversation is wanted back, if it is lent. Safe to drop between polls.
+async fn wanted_back(lent: &mut Option<Lent>) {
+    if let Some(recalled) = lent.as_mut().and_then(|lent| lent.recalled.as_mut()) {
+        let wanted = recalled.await.is_ok();
+        if let Some(lent) = lent {
+            lent.recalled = None;
+        }
+        if wanted {
+            return;
+        }
+    }
+    // A lender that is gone wants nothing back.
+    std::future::pending().await
 }
 
 enum Served {
@@ -408,7 +463,7 @@ impl Viewer {
         });
     }
 
-    fn serve(&mut self, spool: &Spool, screen: &mut Screen, port: &Port, over: Option<ExitStatus>) -> Served {
+    fn serve(&mut self, spool: &Spool, screen: &mut Screen, port: &Port, over: Option<&End>) -> Served {
         if self.input.due().1 {
             let Some(permit) = port.permit() else { return Served::Stuck };
             permit.send(self.input.acknowledge());
@@ -435,8 +490,8 @@ impl Viewer {
                 continue;
             }
             if self.picture.is_empty() && self.position == spool.end() {
-                let Some(status) = over else { return Served::All };
-                self.unsaid.push_back(FromChannel::Ended { channel: self.out.channel(), end: how(status) });
+                let Some(end) = over else { return Served::All };
+                self.unsaid.push_back(FromChannel::Ended { channel: self.out.channel(), end: end.clone() });
                 continue;
             }
             let room = self.out.room();

@@ -44,7 +44,7 @@ impl Server {
         env.insert("ENV".to_owned(), String::new());
         let (port, frames) = mpsc::channel(64);
         let mut channels = Channels::new(Port::new(port));
-        channels.set_up(Arc::new(Setting { layout, env, boot }));
+        channels.set_up(Arc::new(Setting { layout, env, boot }), mpsc::channel(1).0);
         Self { channels, frames, folder, next: 1 }
     }
 
@@ -175,7 +175,7 @@ async fn signals_and_missing_programs_are_told() {
     assert!(matches!(end, End::Failed { ref code, .. } if code == "not_started"), "{end:?}");
     let channel = server.view(Program::Harness, None, "me", false);
     let (_, end) = server.ends(channel).await;
-    assert!(matches!(end, End::Failed { ref code, .. } if code == "no_terminal"), "{end:?}");
+    assert!(matches!(end, End::Failed { ref code, .. } if code == "not_ready"), "{end:?}");
 }
 
 #[tokio::test]

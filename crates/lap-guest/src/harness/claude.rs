@@ -7,6 +7,7 @@
 mod config;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lap_api::event::DeltaKind;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Call, gateway_failure, named, short};
 use super::program::{News, Program};
-use super::talk::{Outcome, Protocol, Step};
+use super::talk::{Face, Outcome, Protocol, Step};
 use super::{ABORTED, HARNESS_FAILED, Setting, now_ms};
 use crate::outbox::Outbox;
 use crate::{Failure, clip};
@@ -84,6 +85,14 @@ impl Protocol for Claude {
             .map_err(|_| failed(format!("it was silent for {} s", START_DEADLINE.as_secs())))??;
         let (model, deny) = (setting.boot.model.clone(), setting.boot.permission_mode == "deny");
         Ok((program, Self { conversation, model, deny, requests: 0, turn: None }))
+    }
+
+    fn terminal(setting: &Setting, conversation: &str) -> std::io::Result<Face> {
+        config::face(setting, conversation)
+    }
+
+    fn conversations(setting: &Setting) -> PathBuf {
+        config::conversations(setting)
     }
 
     fn conversation(&self) -> &str {

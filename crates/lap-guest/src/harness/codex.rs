@@ -7,6 +7,7 @@ mod asked;
 mod config;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lap_api::event::DeltaKind;
@@ -16,8 +17,9 @@ use serde_json::{Value, json};
 
 use self::asked::Asked;
 use super::answer::{Answer, Call, gateway_failure, short};
+use super::face;
 use super::program::{News, Program};
-use super::talk::{Outcome, Protocol, Step};
+use super::talk::{Face, Outcome, Protocol, Step};
 use super::{ABORTED, HARNESS_FAILED, Setting, now_ms};
 use crate::outbox::Outbox;
 use crate::{Failure, clip};
@@ -92,6 +94,17 @@ impl Protocol for Codex {
             opened.map_err(|_| failed(format!("it was silent for {} s", START_DEADLINE.as_secs())))?.map_err(failed)?;
         let (model, deny) = (setting.boot.model.clone(), setting.boot.permission_mode == "deny");
         Ok((program, Self { conversation, model, deny, requests: 4, turn: None }))
+    }
+
+    fn terminal(setting: &Setting, conversation: &str) -> std::io::Result<Face> {
+        config::write(setting)?;
+        // A conversation without a message has no file yet, and cannot be resumed.
+        let begun = face::has_conversation(&config::conversations(setting), conversation);
+        Ok(Face { arguments: Vec::new(), env: config::environment(setting), begun })
+    }
+
+    fn conversations(setting: &Setting) -> PathBuf {
+        config::conversations(setting)
     }
 
     fn conversation(&self) -> &str {

@@ -19,7 +19,8 @@ use self::http::Api;
 pub(crate) use self::server::Starting;
 use self::server::{Listening, News, Server};
 use self::turn::{Outcome, Progress};
-use super::{ABORTED, HARNESS_FAILED, Interruption, Orders, Setting, failed};
+use super::face::{self, TerminalStart};
+use super::{ABORTED, HARNESS_FAILED, Interruption, Next, Orders, Setting, failed};
 use crate::Failure;
 use crate::outbox::Outbox;
 
@@ -57,15 +58,18 @@ pub(super) async fn serve(
         }
     }
     loop {
-        let turn = tokio::select! {
-            turn = orders.turn() => turn,
+        let next = tokio::select! {
+            next = orders.next() => next,
             detail = harness.ended() => {
                 harness.start_again(detail).await;
                 continue;
             }
         };
-        let Some(turn) = turn else { return Ok(()) };
-        harness.turn(turn, &mut orders).await;
+        match next {
+            None => return Ok(()),
+            Some(Next::Turn(turn)) => harness.turn(turn, &mut orders).await,
+            Some(Next::Terminal(ask)) => ask.grant(harness.terminal()),
+        }
     }
 }
 
@@ -164,6 +168,14 @@ impl Opencode {
         }
     }
 
+    /// A terminal that joins the server, on the conversation that messages go to.
+    fn terminal(&self) -> Result<TerminalStart, Failure> {
+        match (&self.server, &self.session) {
+            (Some(server), Some(session)) => join(&self.setting, server, session),
+            _ => Err(Failure::new("harness_failed", "opencode does not run at the moment; the next message starts it")),
+        }
+    }
+
     /// Runs one turn to its end, whatever that is.
     async fn turn(&mut self, turn: Turn, orders: &mut Orders) {
         if self.server.is_none()
@@ -188,6 +200,16 @@ impl Opencode {
             }
         }
     }
+}
+
+fn join(setting: &Setting, server: &Server, session: &str) -> Result<TerminalStart, Failure> {
+    let (address, password) = (server.api.url(), server.api.password());
+    let fill = [("address", address.as_str()), ("password", password), ("conversation", session)];
+    let (command, more) = face::command(setting, Vec::new(), true, &fill)?;
+    let mut env = setting.env.clone();
+    env.extend(config::environment(&setting.boot, password));
+    env.extend(more);
+    Ok(TerminalStart { command, env, lent: None })
 }
 
 /// What a turn's end means for the program.
@@ -225,6 +247,7 @@ impl Running<'_> {
             tokio::select! {
                 biased;
                 order = orders.during(&turn.turn_id) => match order {
+                    Some(Interruption::Terminal(ask)) => ask.grant(join(setting, server, self.session)),
                     Some(order) => self.interrupt(server, order).await,
                     None => return End::Over,
                 },
@@ -285,6 +308,7 @@ impl Running<'_> {
                     self.out.line("guest", &format!("opencode did not take the answer to {request_id}: {error}"));
                 }
             }
+            Interruption::Terminal(ask) => ask.refuse("harness_failed", "opencode is busy; try again"),
         }
     }
 

@@ -11,7 +11,8 @@ use lap_api::message::{Message, MessageInfo, Part};
 use lap_api::session::Usage;
 use tokio::io::AsyncReadExt;
 
-use super::{ABORTED, HARNESS_FAILED, Interruption, Orders, Setting, failed, now_ms, time};
+use super::face::{self, TerminalStart};
+use super::{ABORTED, HARNESS_FAILED, Interruption, Next, Orders, Setting, failed, now_ms, time};
 use crate::Failure;
 use crate::child::{self, Group};
 use crate::clip;
@@ -23,12 +24,27 @@ pub(super) async fn serve(setting: Arc<Setting>, mut orders: Orders, out: Outbox
         out.phase(phase, None).await;
     }
     out.report(Report::Ready).await;
-    while let Some(turn) = orders.turn().await {
+    while let Some(next) = orders.next().await {
+        let turn = match next {
+            Next::Turn(turn) => turn,
+            Next::Terminal(ask) => {
+                ask.grant(terminal(&setting));
+                continue;
+            }
+        };
         out.report(Report::TurnStarted { turn_id: turn.turn_id.clone() }).await;
         let end = run(&setting, &turn, &mut orders, &out).await;
         out.report(end).await;
     }
     Ok(())
+}
+
+/// A shell for people.
+fn terminal(setting: &Setting) -> Result<TerminalStart, Failure> {
+    let (command, more) = face::command(setting, Vec::new(), true, &[])?;
+    let mut env = setting.env.clone();
+    env.extend(more);
+    Ok(TerminalStart { command, env, lent: None })
 }
 
 /// Runs one line and returns the report that ends its turn.
@@ -63,6 +79,7 @@ async fn run(setting: &Setting, turn: &Turn, orders: &mut Orders, out: &Outbox) 
                     return failed(&turn.turn_id, ABORTED, "the turn was aborted");
                 }
                 Some(Interruption::Permission { .. }) => {}
+                Some(Interruption::Terminal(ask)) => ask.grant(terminal(setting)),
                 None => return failed(&turn.turn_id, ABORTED, "the sandbox ends"),
             },
         }

@@ -3,6 +3,7 @@
 //! I/O of their own.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,11 @@ use lap_api::session::Usage;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::face::{self, Lent, Loan, TerminalAsk, TerminalStart};
 use super::program::{News, Program};
-use super::{ABORTED, HARNESS_FAILED, Interruption, Orders, Setting, failed};
+use super::{ABORTED, HARNESS_FAILED, Interruption, Next, Orders, Setting, failed};
 use crate::Failure;
+use crate::environment::Environment;
 use crate::outbox::Outbox;
 
 /// How often in a row a program may fail to start before a person has to look.
@@ -46,6 +49,13 @@ impl Step {
     }
 }
 
+/// What a harness's program for people needs beside what its launch says.
+pub(super) struct Face {
+    pub(super) arguments: Vec<String>,
+    pub(super) env: Environment,
+    pub(super) begun: bool,
+}
+
 /// A program's language, and the conversation held in it.
 pub(super) trait Protocol: Sized + Send {
     /// What people call the program.
@@ -57,6 +67,13 @@ pub(super) trait Protocol: Sized + Send {
         out: &Outbox,
         conversation: Option<&str>,
     ) -> impl Future<Output = Result<(Program, Self), Failure>> + Send;
+
+    /// How the program for people is started on a conversation: arguments that both faces share, environment, and whether
+    /// the conversation has begun.
+    fn terminal(setting: &Setting, conversation: &str) -> std::io::Result<Face>;
+
+    /// Where the program for people left off: the folder in which the harness keeps conversations.
+    fn conversations(setting: &Setting) -> PathBuf;
 
     /// The conversation, by the harness's own name for it.
     fn conversation(&self) -> &str;
@@ -91,15 +108,22 @@ pub(super) async fn serve<P: Protocol>(setting: Arc<Setting>, mut orders: Orders
     out.report(Report::Conversation { harness_session_id: conversation.clone() }).await;
     let mut talk = Talk { setting, conversation, running: Some(running), out };
     loop {
-        let turn = tokio::select! {
-            turn = orders.turn() => turn,
+        let next = tokio::select! {
+            next = orders.next() => next,
             detail = talk.ended() => {
                 talk.start_again(detail).await;
                 continue;
             }
         };
-        let Some(turn) = turn else { return Ok(()) };
-        talk.turn(&turn, &mut orders).await;
+        match next {
+            None => return Ok(()),
+            Some(Next::Turn(turn)) => talk.turn(&turn, &mut orders).await,
+            Some(Next::Terminal(ask)) => {
+                if let Some(turn) = talk.lend(ask, &mut orders).await {
+                    talk.turn(&turn, &mut orders).await;
+                }
+            }
+        }
     }
 }
 
@@ -162,6 +186,66 @@ impl<P: Protocol> Talk<P> {
         }
     }
 
+    /// Lends the conversation to the program for people until that has ended; the turn for which it was taken back.
+    async fn lend(&mut self, ask: TerminalAsk, orders: &mut Orders) -> Option<Turn> {
+        let (loan, lent) = Loan::new();
+        let start = self.face(lent);
+        if start.is_ok() {
+            // Two programs on one conversation would each miss what the other does.
+            self.running = None;
+        }
+        let lending = start.is_ok();
+        ask.grant(start);
+        if !lending {
+            return None;
+        }
+        let turn = self.wait(loan, orders).await;
+        if let Some(conversation) = face::newest_conversation(&P::conversations(&self.setting))
+            && conversation != self.conversation
+        {
+            // People may begin another one, and go on with that.
+            self.conversation.clone_from(&conversation);
+            self.out.report(Report::Conversation { harness_session_id: conversation }).await;
+        }
+        if let Err(failure) = self.start().await {
+            self.out.line("guest", &failure.reason);
+        }
+        turn
+    }
+
+    fn face(&self, lent: Lent) -> Result<TerminalStart, Failure> {
+        let face = P::terminal(&self.setting, &self.conversation)
+            .map_err(|error| Failure::new("harness_failed", format!("{} could not be set up: {error}", P::NAME)))?;
+        let fill = [("conversation", self.conversation.as_str())];
+        let (command, more) = face::command(&self.setting, face.arguments, face.begun, &fill)?;
+        let mut env = face.env;
+        env.extend(more);
+        Ok(TerminalStart { command, env, lent: Some(lent) })
+    }
+
+    /// Waits until the conversation is back. A message gets it back, unless somebody uses it.
+    async fn wait(&self, mut loan: Loan, orders: &mut Orders) -> Option<Turn> {
+        let mut wanted = None;
+        loop {
+            tokio::select! {
+                () = loan.over() => return wanted,
+                next = orders.next(), if wanted.is_none() => match next {
+                    None => return None,
+                    Some(Next::Terminal(ask)) => ask.refuse(face::IN_USE, "the terminal is just being handed over"),
+                    Some(Next::Turn(turn)) if loan.in_use() => {
+                        let error = "the conversation is being used in its terminal; \
+                                     leave the program there (not only the view), or detach and wait until it is quiet";
+                        self.out.report(failed(&turn.turn_id, face::IN_USE, error)).await;
+                    }
+                    Some(Next::Turn(turn)) => {
+                        loan.recall();
+                        wanted = Some(turn);
+                    }
+                },
+            }
+        }
+    }
+
     /// Runs one turn to its end, whatever that is.
     async fn turn(&mut self, turn: &Turn, orders: &mut Orders) {
         if self.running.is_none()
@@ -210,6 +294,10 @@ async fn run<P: Protocol>(
                     protocol.abort()
                 }
                 Some(Interruption::Permission { request_id, decision }) => protocol.decide(&request_id, &decision),
+                Some(Interruption::Terminal(ask)) => {
+                    ask.refuse(face::IN_USE, "a message is being answered; abort it, or attach when it is done");
+                    Step::default()
+                }
                 None => return End::Over,
             },
             news = program.news() => match news {

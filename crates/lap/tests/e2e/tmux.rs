@@ -3,10 +3,11 @@
 use std::process::Command;
 use std::time::Duration;
 
+use lap_api::agent::CreateAgent;
 use lap_api::session::{CreateSession, Session};
 use tokio::time::Instant;
 
-use crate::world::{Needs, PATIENCE, World, binary, shell_agent};
+use crate::world::{Needs, PATIENCE, World, binary, say, shell_agent, words};
 
 /// A window of a tmux of its own.
 struct Window {
@@ -225,6 +226,77 @@ async fn a_command_runs_beside_the_harness() {
     let (_, err, code) = lap(&world, &["attach", "--terminal", &session.id], b"");
     assert!(err.contains("can only be attached from a terminal") && code == Some(2), "{err}");
     world.end().await;
+}
+
+/// Both faces of a real harness on one conversation: a message, then a person in the terminal, then a message again.
+async fn both_faces(harness: &'static str, in_terminal: &str, joins: bool) {
+    let world = World::new(Needs::Harness(harness)).await;
+    let agent = CreateAgent {
+        name: Some("both".into()),
+        model: Some("test-model".into()),
+        harness_id: Some(harness.into()),
+        ..CreateAgent::default()
+    };
+    let agent = world.agent(agent).await;
+    let session = world.ready(&agent, CreateSession::default()).await;
+    world.ask(&session, "remember the teapot [[say:noted by message]]").await;
+    let window = Window::run(&world, &format!("attach --terminal {}", session.id));
+    window.shows("noted by message").await;
+    window.shows(in_terminal).await;
+    // Text and Enter in one write would be a paste.
+    window.types(&["-l", "remember the kettle [[say:noted in the terminal]]"]);
+    window.shows("kettle").await;
+    window.types(&["Enter"]);
+    window.shows("noted in the terminal").await;
+    // A person sits there: a message waits for another time, where both cannot have the conversation.
+    let meanwhile = world.client.message(&session.id, &say("[[recall]]"), None).await;
+    if joins {
+        assert!(words(&meanwhile.expect("both may have it")).contains("remember the kettle"));
+    } else {
+        let refused = meanwhile.expect_err("it is in use").to_string();
+        assert!(refused.contains("is being used in its terminal"), "{refused}");
+    }
+    window.types(&["C-d"]);
+    window.shows("Detached.").await;
+    window.shows("terminal as before").await;
+    // Nobody looks any more and it is quiet: the conversation comes back with all that was said.
+    let recalled = answered(&world, &session, "[[recall]]").await;
+    assert!(recalled.contains("remember the teapot") && recalled.contains("remember the kettle"), "{recalled}");
+    // And the terminal may have it again.
+    let window = Window::run(&world, &format!("attach --terminal {}", session.id));
+    window.shows(in_terminal).await;
+    window.shows("noted in the terminal").await;
+    drop(window);
+    world.end().await;
+}
+
+/// The answer to a message, as soon as the terminal is quiet enough to give the conversation back.
+async fn answered(world: &World, session: &Session, text: &str) -> String {
+    let began = Instant::now();
+    loop {
+        match world.client.message(&session.id, &say(text), None).await {
+            Ok(answer) => return words(&answer),
+            Err(problem) if problem.to_string().contains("is being used") && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(problem) => panic!("{problem}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claude_code_has_two_faces() {
+    both_faces("claude-code", "❯", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn codex_has_two_faces() {
+    both_faces("codex", "›", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opencode_has_two_faces() {
+    both_faces("opencode", "ctrl+p", true).await;
 }
 
 /// The built program with pipes: output, errors, status.

@@ -2,12 +2,14 @@
 //! Nothing is written into the user's repository.
 
 use std::io;
+use std::path::PathBuf;
 
 use lap_api::link::McpServer;
 use serde_json::{Map, Value, json};
 
 use crate::environment::Environment;
 use crate::harness::Setting;
+use crate::harness::talk::Face;
 
 /// Tools that need a person at a terminal, or that begin turns nobody asked for.
 const WITHOUT: &str = "AskUserQuestion,EnterPlanMode,ExitPlanMode,CronCreate,CronDelete,CronList,ScheduleWakeup";
@@ -18,6 +20,19 @@ pub(super) fn arguments(setting: &Setting, conversation: &str) -> io::Result<Vec
     let open = if has_begun(setting, conversation) { "--resume" } else { "--session-id" };
     all.extend([open.to_owned(), conversation.to_owned()]);
     Ok(all)
+}
+
+/// The program for people, on this conversation.
+pub(super) fn face(setting: &Setting, conversation: &str) -> io::Result<Face> {
+    let (arguments, env) = (shared(setting)?, environment(setting)?);
+    let mut own = setting.boot.harness.env.clone();
+    own.extend(env);
+    Ok(Face { arguments, env: own, begun: has_begun(setting, conversation) })
+}
+
+/// Where Claude keeps conversations.
+pub(super) fn conversations(setting: &Setting) -> PathBuf {
+    setting.layout.home().join(".claude/projects")
 }
 
 /// Arguments for messages and terminal alike.
@@ -49,8 +64,7 @@ fn shared(setting: &Setting) -> io::Result<Vec<String>> {
 
 /// Claude keeps a conversation as a file named by its id; it takes an id for a new one only when there is none.
 fn has_begun(setting: &Setting, conversation: &str) -> bool {
-    let projects = setting.layout.home().join(".claude/projects");
-    let folders = std::fs::read_dir(projects).into_iter().flatten().flatten();
+    let folders = std::fs::read_dir(conversations(setting)).into_iter().flatten().flatten();
     folders.map(|folder| folder.path().join(format!("{conversation}.jsonl"))).any(|file| file.exists())
 }
 

@@ -2,6 +2,7 @@
 //! written into the user's repository.
 
 use std::io;
+use std::path::PathBuf;
 
 use lap_api::link::McpServer;
 use serde_json::{Map, Value, json};
@@ -21,6 +22,11 @@ pub(super) fn write(setting: &Setting) -> io::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let text = toml::to_string(&config(setting)).map_err(io::Error::other)?;
     std::fs::write(folder.join("config.toml"), text)
+}
+
+/// Where Codex keeps conversations.
+pub(super) fn conversations(setting: &Setting) -> PathBuf {
+    setting.layout.home().join(".codex/sessions")
 }
 
 /// The whole configuration.

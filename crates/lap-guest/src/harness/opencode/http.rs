@@ -37,13 +37,24 @@ pub(super) enum ApiError {
 #[derive(Clone)]
 pub(super) struct Api {
     address: SocketAddr,
+    password: String,
     authorization: String,
 }
 
 impl Api {
     pub(super) fn new(address: SocketAddr, password: &str) -> Self {
         let authorization = format!("Basic {}", STANDARD.encode(format!("opencode:{password}")));
-        Self { address, authorization }
+        Self { address, password: password.to_owned(), authorization }
+    }
+
+    /// Where it listens.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What proves us to it, for another program of ours.
+    pub(super) fn password(&self) -> &str {
+        &self.password
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, ApiError> {
