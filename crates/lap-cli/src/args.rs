@@ -92,6 +92,8 @@ pub enum ClientCommand {
     Attach(AttachArgs),
     /// Run a command in a session's sandbox, beside the harness
     Exec(ExecArgs),
+    /// Copy a file into a session's sandbox or out of it
+    Cp(CpArgs),
     /// List sessions
     Sessions(SessionsArgs),
     /// Send one message and print the answer as it comes
@@ -430,6 +432,18 @@ pub struct ExecArgs {
     /// Program and arguments; none: a shell
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// `lap cp`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Paths of a sandbox are below /work or in the home folder (~/…); relative ones\nare meant in /work/repo. For folders:\n  tar -c folder | lap exec SESSION -- tar -x"
+)]
+pub struct CpArgs {
+    /// SESSION:PATH, or a file here
+    pub from: String,
+    /// A file or folder here, or SESSION:PATH (a folder, when it ends with /)
+    pub to: String,
 }
 
 /// `lap sessions`

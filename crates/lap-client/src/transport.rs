@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
@@ -33,8 +35,11 @@ pub struct Client {
     inner: Arc<Inner>,
 }
 
+/// What is sent: as a whole, or as it comes.
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
 struct Inner {
-    http: HyperClient<Connector, Full<Bytes>>,
+    http: HyperClient<Connector, Body>,
     connector: Connector,
     server: Url,
     authorization: Option<HeaderValue>,
@@ -145,7 +150,7 @@ impl Client {
             .map_err(|e| Error::Lost { server: self.server().to_owned(), cause: root_cause(&*e) })
     }
 
-    fn request(&self, call: Call<'_>) -> Result<Request<Full<Bytes>>, Error> {
+    fn request(&self, call: Call<'_>) -> Result<Request<Body>, Error> {
         let Call { method, path, query, body, headers, accept, deadline: _ } = call;
         let mut url = self.inner.server.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -166,11 +171,15 @@ impl Client {
             request = request.header(name, value);
         }
         let body = match body {
-            Some(body) => {
+            Some(Content::Json(body)) => {
                 request = request.header(CONTENT_TYPE, "application/json");
-                Full::new(body)
+                whole(body)
             }
-            None => Full::default(),
+            Some(Content::Stream(body)) => {
+                request = request.header(CONTENT_TYPE, "application/octet-stream");
+                body
+            }
+            None => whole(Bytes::new()),
         };
         request.body(body).map_err(|e| self.unintelligible(&e))
     }
@@ -180,12 +189,22 @@ impl Client {
     }
 }
 
+/// The body of a request.
+enum Content {
+    Json(Bytes),
+    Stream(Body),
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
 /// A request before it is one: path segments are escaped, the rest is what it seems.
 pub(crate) struct Call<'a> {
     method: Method,
     path: Vec<&'a str>,
     query: Vec<(&'static str, String)>,
-    body: Option<Bytes>,
+    body: Option<Content>,
     headers: Vec<(HeaderName, String)>,
     accept: &'static str,
     deadline: Option<Duration>,
@@ -211,7 +230,15 @@ impl<'a> Call<'a> {
     }
 
     pub fn body(mut self, body: &impl Serialize) -> Self {
-        self.body = Some(serde_json::to_vec(body).expect("wire types serialise").into());
+        let json = serde_json::to_vec(body).expect("wire types serialise");
+        self.body = Some(Content::Json(json.into()));
+        self
+    }
+
+    /// A body that is sent as it comes.
+    pub fn stream(mut self, content: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Self {
+        let body = StreamBody::new(content.map(|piece| piece.map(Frame::data)));
+        self.body = Some(Content::Stream(body.boxed_unsync()));
         self
     }
 

@@ -280,7 +280,7 @@ impl Engine {
             Some(FromGuest::Event(ChannelEvent::Ended(end))) => {
                 channel.ended = true;
                 match end {
-                    End::Failed { code, reason } => Err(refused(&code, reason)),
+                    End::Failed { code, reason } => Err(EngineError::refused(&code, reason)),
                     end => Ok(Opening::Over(end)),
                 }
             }
@@ -295,12 +295,15 @@ impl Engine {
     }
 }
 
-/// What the guest says is data about itself: its codes decide between a few answers, its sentences are passed on.
-pub(crate) fn refused(code: &str, reason: String) -> EngineError {
-    match code {
-        "not_found" => EngineError::NoSuchFile(reason),
-        "bad_path" => EngineError::Invalid(vec![lap_domain::problem::Problem::new("path", reason)]),
-        _ => EngineError::Conflict(reason),
+impl EngineError {
+    /// What a guest refuses. Its words are data about itself: its codes decide between a few answers, its sentences are
+    /// passed on.
+    pub fn refused(code: &str, reason: String) -> Self {
+        match code {
+            "not_found" => Self::NoSuchFile(reason),
+            "bad_path" => Self::Invalid(vec![lap_domain::problem::Problem::new("path", reason)]),
+            _ => Self::Conflict(reason),
+        }
     }
 }
 

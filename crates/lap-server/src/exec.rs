@@ -45,6 +45,7 @@ pub(crate) async fn run(
         return Err(ApiError::invalid_field("timeout_s", format!("must be from 1 to {MOST_TIMEOUT_S}")));
     }
     let command = match cmd {
+        ExecCommand::Line(line) if line.trim().is_empty() => Vec::new(),
         ExecCommand::Line(line) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
         ExecCommand::Program(command) => command,
     };

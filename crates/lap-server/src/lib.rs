@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod exec;
 mod extract;
+mod files;
 mod harnesses;
 mod interceptions;
 mod messages;

@@ -9,7 +9,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::error::{self, ApiError};
 use crate::{
-    App, access, agents, auth, events, exec, harnesses, interceptions, messages, platform, sessions, terminal,
+    App, access, agents, auth, events, exec, files, harnesses, interceptions, messages, platform, sessions, terminal,
 };
 
 pub(crate) fn router(app: App) -> Router {
@@ -26,6 +26,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sessions/{id}/abort", post(messages::abort))
         .route("/sessions/{id}/permissions/{request_id}", post(messages::answer_permission))
         .route("/sessions/{id}/events", get(events::read))
+        .route("/sessions/{id}/files", get(files::list))
+        .route("/sessions/{id}/files/{*path}", get(files::read).put(files::write))
         .route("/sessions/{id}/exec", get(exec::stream).post(exec::run))
         .route("/sessions/{id}/interceptions", get(interceptions::list))
         .route("/sessions/{id}/vault-keys", get(sessions::vault_keys))

@@ -89,10 +89,10 @@ async fn all(place: &Place, server: &LapServer, table: &mut Table) -> Result<(),
     let here_file = place.folder.join("flood");
     let here_name = here_file.display().to_string();
     Command::new("sh").args(["-c", &make(&here_name)]).status()?;
-    let exec = ExecRequest { cmd: ExecCommand::Line(make("/work/flood")), timeout_s: Some(120) };
+    let exec = ExecRequest { cmd: ExecCommand::Line(make("flood")), timeout_s: Some(120) };
     client.exec(&session, &exec).await?;
     let (here, _) = flood(local(&cat(&here_name)))?;
-    let (there, arrived) = flood(lap(&["exec", &session, "--", "sh", "-c", &cat("/work/flood")]))?;
+    let (there, arrived) = flood(lap(&["exec", &session, "--", "sh", "-c", &cat("flood")]))?;
     std::fs::remove_file(here_file)?;
     table.part(&format!("   cat of {} MB", bytes / 1_000_000), "the same on a local pseudo-terminal");
     let speed = |time: Duration| format!("{:.0} MB/s", bytes as f64 / 1e6 / time.as_secs_f64());

@@ -3,6 +3,7 @@
 mod agents;
 mod attach;
 mod config;
+mod cp;
 mod exec;
 mod login;
 mod logs;
@@ -55,6 +56,7 @@ pub(crate) async fn dispatch(
         ClientCommand::Open(args) => open::open(args, &connect(options, context)?, context).await,
         ClientCommand::Attach(args) => attach::attach(args, &connect(options, context)?, context).await,
         ClientCommand::Exec(args) => exec::exec(args, &connect(options, context)?, context).await,
+        ClientCommand::Cp(args) => cp::cp(args, &connect(options, context)?, context).await,
         ClientCommand::Sessions(args) => sessions::list(args, &connect(options, context)?, context).await,
         ClientCommand::Send(args) => send::send(args, &connect(options, context)?, &mut context.io).await,
         ClientCommand::Logs(args) => logs::logs(args, &connect(options, context)?, &mut context.io).await,

@@ -228,3 +228,44 @@ async fn upgrade(url: &str, header: Option<(&'static str, String)>) -> Option<u1
         Err(problem) => panic!("{problem}"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_and_files_of_a_sandbox() {
+    use futures_util::stream;
+    use lap_api::exec::{ExecCommand, ExecRequest};
+    let world = World::new(Needs::Shell).await;
+    let agent = world.agent(shell_agent()).await;
+    let session = world.ready(&agent, CreateSession::default()).await;
+    let run = async |line: &str| {
+        let request = ExecRequest { cmd: ExecCommand::Line(line.to_owned()), timeout_s: Some(2) };
+        world.client.exec(&session.id, &request).await
+    };
+    let done = run("pwd; echo wrong >&2; exit 5").await.expect("it ran");
+    assert_eq!((done.exit_code, done.output.as_str(), done.truncated), (5, "/work/repo\nwrong\n", false));
+    let much = run("head -c 3000000 /dev/zero").await.expect("it ran");
+    assert_eq!((much.output.len(), much.truncated), (1024 * 1024, true));
+    assert_eq!(status(run("sleep 100").await), 408);
+    assert_eq!(status(run("").await.map(|_| ())), 400);
+    // A file goes in whole and comes out as it was; a path leads nowhere else.
+    let pieces: Vec<Bytes> = (0..40).map(|n| Bytes::from(vec![n; 50_000])).collect();
+    let content = stream::iter(pieces.clone().into_iter().map(Ok));
+    world.client.write_file(&session.id, "/work/in/data", content).await.expect("written");
+    let mut read = Vec::new();
+    let mut file = world.client.read_file(&session.id, "/work/in/data").await.expect("there");
+    while let Some(piece) = file.next().await.expect("whole") {
+        read.extend_from_slice(&piece);
+    }
+    assert!(read == pieces.concat(), "every byte");
+    let listed = world.client.list_files(&session.id, "/work/in").await.expect("listed");
+    assert_eq!((listed[0].name.as_str(), listed[0].size, listed.len()), ("data", 2_000_000, 1));
+    for (path, expected) in [("/etc/passwd", 400), ("/work/none", 404), ("/work/in", 400)] {
+        assert_eq!(status(world.client.read_file(&session.id, path).await), expected, "{path}");
+    }
+    run("ln -s /etc/passwd /work/in/link").await.expect("it ran");
+    assert_eq!(status(world.client.read_file(&session.id, "/work/in/link").await), 400);
+    world.end().await;
+}
+
+fn status<T>(answer: Result<T, Error>) -> u16 {
+    answer.err().expect("it is refused").api().expect("by the server").status
+}
