@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test attack check lint bench fuzz dist
+.PHONY: help setup setup-test demo test attack check lint bench fuzz dist
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 MUSL := $(shell uname -m)-unknown-linux-musl
@@ -16,17 +16,20 @@ help: ## List these commands
 setup: ## Install what is missing on this machine (apt, rustup components)
 	@scripts/setup.sh
 
+setup-test: # The same, and the programs that the tests try in sandboxes
+	@scripts/setup.sh test
+
 demo: setup ## Build, start a server and run the main job visibly: an agent mends a repository and pushes
 	cargo build --locked --profile fast -p lap -p xtask
 	@$(TARGET)/fast/xtask demo
 
-test: setup ## Run all tests; the last line is the summary
+test: setup-test ## Run all tests; the last line is the summary
 	@$(XTASK) test
 
 attack: setup ## Let a hostile program loose in a sandbox and print what it tried; part of the tests
 	cargo test --locked --package lap --test attack -- --nocapture
 
-check: setup lint ## Formatting, clippy, tidy rules, tests: what CI runs
+check: setup-test lint ## Formatting, clippy, tidy rules, tests: what CI runs
 	@$(XTASK) test
 
 lint: ## Formatting, clippy and tidy rules, without the tests

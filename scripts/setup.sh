@@ -2,7 +2,8 @@
 # Installs what building, testing and running LAP needs and this machine lacks. Says what it does; does nothing when
 # nothing is missing. Needs root (or sudo) only when there is something to install.
 #
-#   scripts/setup.sh          what building, testing and the demo need
+#   scripts/setup.sh          what building and the demo need
+#   scripts/setup.sh test     also the programs that are tried in sandboxes
 #   scripts/setup.sh dist     also what the static release binary needs
 #   scripts/setup.sh fuzz     also what fuzzing by hand needs
 set -euo pipefail
@@ -30,6 +31,16 @@ need python3-venv "requirements of agents" python3 -c 'import ensurepip, venv'
 need ripgrep "searching inside sandboxes" have rg
 need tmux "tests of the terminal, as a person sees it" have tmux
 need util-linux "namespaces: unshare, nsenter" have nsenter
+# Sandboxes see the machine's /usr and nothing else of it.
+inside() { PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin command -v "$1" >/dev/null 2>&1; }
+if [ "${1:-}" = test ]; then
+    need default-jdk-headless "tests: Java trusts the vault" inside javac
+    need gh "tests: GitHub's program trusts the vault" inside gh
+    need golang-go "tests: Go trusts the vault" inside go
+    need libnss3-tools "tests: NSS trusts the vault" inside tstclnt
+    need openssl "tests: OpenSSL trusts the vault" inside openssl
+    need wget "tests: GnuTLS trusts the vault" inside wget
+fi
 if [ "${1:-}" = dist ]; then
     need musl-tools "C compiler of the static binary: musl-gcc" have musl-gcc
 fi

@@ -16,23 +16,6 @@ use crate::outbox::Outbox;
 /// Longest installation of requirements; large ones compile.
 const INSTALL_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30 * 60);
 
-/// Makes the tools of the sandbox trust its own authority, beside the system's.
-pub(crate) fn trust(layout: &Layout, ca_pem: &str) -> std::io::Result<()> {
-    let folder = layout.run().join("tls");
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(layout.ca(), ca_pem)?;
-    // Without a system bundle the sandbox's own authority is the only one; all traffic carries its certificates anyway.
-    let mut bundle = std::fs::read(layout.system_bundle()).unwrap_or_default();
-    if !bundle.is_empty() && !bundle.ends_with(b"\n") {
-        bundle.push(b'\n');
-    }
-    bundle.extend_from_slice(ca_pem.as_bytes());
-    // Readers may be at work already: the new bundle appears whole.
-    let new = folder.join(".ca-certificates.crt.new");
-    std::fs::write(&new, bundle)?;
-    std::fs::rename(new, layout.ca_bundle())
-}
-
 /// Makes the folders and writes every file but those inside the working tree, which must be empty for the clone.
 pub(crate) async fn files(layout: &Layout, boot: &GuestBoot, out: &Outbox) -> Result<(), Failure> {
     out.phase("injecting_files", None).await;

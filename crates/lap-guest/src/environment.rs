@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lap_api::link::GuestBoot;
 
 use crate::layout::Layout;
+use crate::trust;
 
 /// Variables by name.
 pub(crate) type Environment = BTreeMap<String, String>;
@@ -30,29 +31,9 @@ pub(crate) fn environment(layout: &Layout, boot: &GuestBoot) -> Environment {
     if boot.requirements.is_some() {
         env.insert("VIRTUAL_ENV".to_owned(), layout.venv().display().to_string());
     }
-    env.extend(trust(layout));
+    env.extend(trust::variables(layout));
     env.extend(boot.harness.env.clone());
     env.extend(boot.env.clone());
-    env
-}
-
-/// Where each kind of tool looks for certificates. There is no one name that all of them know.
-fn trust(layout: &Layout) -> Environment {
-    let bundle = layout.ca_bundle().display().to_string();
-    let mut env: Environment = [
-        "SSL_CERT_FILE",
-        "CURL_CA_BUNDLE",
-        "REQUESTS_CA_BUNDLE",
-        "GIT_SSL_CAINFO",
-        "AWS_CA_BUNDLE",
-        "PIP_CERT",
-        "CARGO_HTTP_CAINFO",
-        "npm_config_cafile",
-    ]
-    .map(|name| (name.to_owned(), bundle.clone()))
-    .into();
-    env.insert("NODE_EXTRA_CA_CERTS".to_owned(), layout.ca().display().to_string());
-    env.insert("NODE_USE_SYSTEM_CA".to_owned(), "1".to_owned());
     env
 }
 

@@ -43,6 +43,16 @@ impl Layout {
         self.run().join("tls/ca-certificates.crt")
     }
 
+    /// The same in the format of Java.
+    pub fn java_store(&self) -> PathBuf {
+        self.run().join("tls/cacerts")
+    }
+
+    /// The certificates of programs that use NSS, such as Chromium.
+    pub fn nss_database(&self) -> PathBuf {
+        self.home().join(".pki/nssdb")
+    }
+
     /// The system's certificates alone.
     pub fn system_bundle(&self) -> PathBuf {
         self.root.join("etc/ssl/lap-system.pem")

@@ -14,6 +14,7 @@ mod harness;
 mod layout;
 mod outbox;
 mod session;
+mod trust;
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};

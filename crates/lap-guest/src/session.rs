@@ -14,6 +14,7 @@ use crate::channels::{Channels, Port};
 use crate::harness::{self, Order, Setting};
 use crate::layout::Layout;
 use crate::outbox::{self, Outbox};
+use crate::trust;
 
 /// Orders on their way to the harness. When it is full a turn is refused: one runs at a time, so more than a few waiting
 /// ones mean that the other side has lost count.
@@ -70,7 +71,7 @@ impl Guest {
     async fn take(&mut self, message: ToGuest, tasks: &mut JoinSet<()>) {
         match message {
             ToGuest::Trust { protocol: _, ca_pem } => {
-                if let Err(error) = boot::trust(&self.layout, &ca_pem) {
+                if let Err(error) = trust::write(&self.layout, &ca_pem) {
                     self.out.line("guest", &format!("could not write the certificates: {error}"));
                 }
             }
@@ -125,7 +126,11 @@ async fn bring_up(setting: Arc<Setting>, inbox: mpsc::Receiver<Order>, out: Outb
     let done = async {
         boot::files(&setting.layout, &setting.boot, &out).await?;
         let harness = harness::start(&setting, &out)?;
-        boot::tree(&setting.layout, &setting.env, &setting.boot, &out).await?;
+        let (tree, ()) = tokio::join!(
+            boot::tree(&setting.layout, &setting.env, &setting.boot, &out),
+            trust::tell_nss(&setting.layout, &setting.env, &out),
+        );
+        tree?;
         harness.serve(Arc::clone(&setting), inbox, out.clone()).await
     };
     if let Err(failure) = done.await {

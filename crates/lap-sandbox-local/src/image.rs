@@ -139,6 +139,11 @@ const BUNDLE_LINKS: [&str; 4] = [
 
 const BUNDLE: &str = "/run/lap/tls/ca-certificates.crt";
 
+/// The same for Java, which reads a format of its own: where distributions let every installed JDK look.
+const JAVA_STORE_LINK: &str = "etc/ssl/certs/java/cacerts";
+
+const JAVA_STORE: &str = "/run/lap/tls/cacerts";
+
 /// Larger than any configuration file worth having, smaller than a mistake.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
 
@@ -292,7 +297,7 @@ fn write_etc(etc: &Path) -> io::Result<()> {
 
 /// The certificates: the machine's bundle under a name of its own, and the usual names pointing to the sandbox's bundle.
 fn write_trust(etc: &Path) -> io::Result<()> {
-    for folder in ["ssl", "ssl/certs", "ssl/private", "pki", "pki/tls", "pki/tls/certs"] {
+    for folder in ["ssl", "ssl/certs", "ssl/certs/java", "ssl/private", "pki", "pki/tls", "pki/tls/certs"] {
         make_folder(&etc.join(folder))?;
     }
     let bundle = etc.join("ssl/lap-system.pem");
@@ -301,13 +306,12 @@ fn write_trust(etc: &Path) -> io::Result<()> {
         // Without any trusted authority, only what the operator adds is trusted; the sidecar says so where it matters.
         None => fs::write(&bundle, "")?,
     }
-    for name in ["openssl.cnf", "certs/java"] {
-        let from = Path::new("/etc/ssl").join(name);
-        if from.exists() {
-            copy_public(&from, &etc.join("ssl").join(name))?;
-        }
+    let from = Path::new("/etc/ssl/openssl.cnf");
+    if from.exists() {
+        copy_public(from, &etc.join("ssl/openssl.cnf"))?;
     }
     let root = etc.parent().expect("etc lies in the image");
+    symlink(JAVA_STORE, root.join(JAVA_STORE_LINK))?;
     BUNDLE_LINKS.iter().try_for_each(|link| symlink(BUNDLE, root.join(link)))
 }
 

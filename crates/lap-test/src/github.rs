@@ -248,10 +248,17 @@ fn issue(shared: &Shared, body: &[u8]) -> (StatusCode, Value) {
     (StatusCode::CREATED, answer)
 }
 
-/// What `gh` asks when it shows who one is, and when it lists pull requests.
+/// What `gh` asks when it shows who one is, when it clones, and when it lists pull requests.
 fn graphql(query: &str) -> Value {
-    if query.contains("UserCurrent") || query.contains("viewer") && !query.contains("pullRequests") {
+    if !query.contains("repository(") {
         return json!({ "data": { "viewer": { "login": "acme-bot" } } });
+    }
+    if !query.contains("pullRequests") {
+        let repository = json!({
+            "id": "r", "name": "pricing", "owner": { "id": "o", "login": "acme" }, "hasIssuesEnabled": true, "hasWikiEnabled": false,
+            "description": "", "viewerPermission": "WRITE", "defaultBranchRef": { "name": "main" }, "parent": null,
+        });
+        return json!({ "data": { "repository": repository } });
     }
     let request = json!({
         "number": 7, "title": "Mend the discount", "state": "OPEN", "isDraft": false, "headRefName": "mend",
