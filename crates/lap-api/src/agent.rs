@@ -43,6 +43,12 @@ pub struct Agent {
     pub image: Option<String>,
     /// pip requirements text.
     pub requirements: Option<String>,
+    /// How many tokens, in and out together, the model calls of all its sessions may use; null: no limit.
+    pub max_tokens: Option<u64>,
+    /// How many US dollars they may cost.
+    pub max_cost_usd: Option<f64>,
+    /// What the model calls of all its sessions used, by the vaults' meters.
+    pub usage: crate::usage::Usage,
     pub warnings: Vec<Warning>,
     pub created_at: String,
     pub updated_at: String,
@@ -105,6 +111,8 @@ pub struct CreateAgent {
     pub permission_mode: Option<String>,
     pub image: Option<String>,
     pub requirements: Option<String>,
+    pub max_tokens: Option<u64>,
+    pub max_cost_usd: Option<f64>,
     pub skill_ids: Vec<String>,
 }
 
@@ -112,13 +120,13 @@ pub struct CreateAgent {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PatchAgent {
-    #[serde(with = "double", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
     pub name: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    #[serde(with = "double", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Option<String>>,
-    #[serde(with = "double", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
     pub repo_url: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
@@ -140,23 +148,14 @@ pub struct PatchAgent {
     pub mcp_headers: Option<BTreeMap<String, BTreeMap<String, String>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permission_mode: Option<String>,
-    #[serde(with = "double", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
     pub image: Option<Option<String>>,
-    #[serde(with = "double", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
     pub requirements: Option<Option<String>>,
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<Option<u64>>,
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
+    pub max_cost_usd: Option<Option<f64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skill_ids: Option<Vec<String>>,
-}
-
-/// Tells `null` (clear it) from absent (leave it).
-mod double {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub fn serialize<S: Serializer>(value: &Option<Option<String>>, serializer: S) -> Result<S::Ok, S::Error> {
-        value.clone().flatten().serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-        Option::deserialize(deserializer).map(Some)
-    }
 }

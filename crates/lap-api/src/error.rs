@@ -47,6 +47,8 @@ codes! {
     InvalidRequest = "invalid_request" => 400,
     /// Missing or wrong key.
     Unauthorized = "unauthorized" => 401,
+    /// The turn needed a model, and the budget of its session or agent is used up.
+    Budget = "budget" => 402,
     /// The key is valid but may not do this.
     Forbidden = "forbidden" => 403,
     /// No such object.

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod channel;
+mod double;
 pub mod error;
 pub mod event;
 pub mod exec;
@@ -16,6 +17,7 @@ pub mod message;
 pub mod platform;
 pub mod session;
 pub mod tty;
+pub mod usage;
 
 /// What every secret value looks like in an answer; sent back, it keeps the stored value.
 pub const MASK: &str = "********";

@@ -16,15 +16,19 @@ use crate::channel::{FromChannel, ToChannel};
 use crate::event::DeltaKind;
 use crate::message::{Attachment, Message, ToolCall};
 use crate::session::Usage;
+use crate::usage::Spend;
 
-/// Version of everything in this file. A server speaks this and the one before.
-pub const PROTOCOL: u32 = 2;
+/// Version of everything in this file. A server speaks this and those before, back to the oldest.
+pub const PROTOCOL: u32 = 3;
 
-/// The oldest version a server still speaks to a sidecar that was started before it. 1 knows no channels.
+/// The oldest version a server still speaks to a sidecar that was started before it. 1 knows no channels, 2 no budgets.
 pub const OLDEST_PROTOCOL: u32 = 1;
 
 /// The first version that knows channels.
 pub const CHANNELS_SINCE: u32 = 2;
+
+/// The first version that meters model calls and keeps to budgets.
+pub const BUDGETS_SINCE: u32 = 3;
 
 /// First message of a sidecar on a fresh link.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +47,9 @@ pub struct Hello {
     pub holds: Vec<String>,
     /// The sidecar's process id on its node.
     pub pid: u32,
+    /// Whether it keeps limits: then it must hear when they are taken away.
+    #[serde(default)]
+    pub limited: bool,
 }
 
 /// From server to sidecar.
@@ -61,6 +68,8 @@ pub enum ServerToSidecar {
         #[serde(default)]
         keep: Vec<String>,
     },
+    /// Replaces the limits of what model calls may use.
+    Budget(Budget),
     /// All entries up to this one are stored.
     Ack { seq: u64 },
     /// For the guest.
@@ -91,6 +100,8 @@ pub enum LogEntry {
     Guest(Report),
     /// The vault let a request through or refused it.
     Egress(EgressLine),
+    /// A model call was metered.
+    Metered(Metered),
     /// The sidecar took [`ServerToSidecar::Boot`]: from here on it holds the session's own variables.
     Booted,
     /// A limit of the sandbox was hit.
@@ -114,6 +125,40 @@ pub struct EgressLine {
     pub detail: Option<String>,
 }
 
+/// What one model call used; `calls` is 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metered {
+    /// As the gateway names it.
+    pub model: String,
+    pub spend: Spend,
+}
+
+/// The limits of a sandbox's model calls.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    pub allowances: Vec<Allowance>,
+}
+
+/// One limit and what counts against it already.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Allowance {
+    pub whose: Whose,
+    pub max_tokens: Option<u64>,
+    pub max_cost_usd: Option<f64>,
+    /// What others have used, as far as it is stored: not what the sidecar that reads this has metered itself.
+    pub elsewhere: Spend,
+}
+
+/// Whose limit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// The session's own.
+    Session,
+    /// The agent's, for all its sessions together.
+    Agent,
+}
+
 /// What a sandbox gets at its start.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Boot {
@@ -121,6 +166,8 @@ pub struct Boot {
     pub guest: GuestBoot,
     /// Names of the session-level variables among the credentials.
     pub session_keys: Vec<String>,
+    #[serde(default)]
+    pub budget: Budget,
 }
 
 impl std::fmt::Debug for Boot {

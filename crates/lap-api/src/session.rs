@@ -45,12 +45,19 @@ pub struct Session {
     pub idle_timeout_ms: u64,
     /// First words of the first message.
     pub title_preview: Option<String>,
-    pub usage: Usage,
+    /// What its model calls used, by the vault's meter.
+    pub usage: crate::usage::Usage,
+    /// How many tokens, in and out together, its model calls may use; null: no limit of its own.
+    pub max_tokens: Option<u64>,
+    /// How many US dollars its model calls may cost.
+    pub max_cost_usd: Option<f64>,
 }
 
-/// Tokens and cost, summed.
+/// Tokens and cost of a turn or message, as its harness tells them. What counts is metered by the vault, see
+/// [`crate::usage`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
+    /// Everything the model read, from a cache or not.
     pub input_tokens: u64,
     pub output_tokens: u64,
     /// Input tokens that came from the provider's cache.
@@ -75,15 +82,23 @@ pub struct CreateSession {
     #[serde(skip_serializing_if = "Option::is_none")]
     /// Instead of the agent's.
     pub branch: Option<String>,
+    /// For this session alone, beside the agent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cost_usd: Option<f64>,
 }
 
-/// Body of a session edit.
+/// Body of a session edit: what is absent stays, null takes it away.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PatchSession {
-    /// Must be there: null takes the title away, so that absent may not mean the same.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub title: Option<String>,
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
+    pub title: Option<Option<String>>,
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<Option<u64>>,
+    #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
+    pub max_cost_usd: Option<Option<f64>>,
 }
 
 /// Body of the answer to a permission request.

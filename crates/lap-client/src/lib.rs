@@ -21,7 +21,7 @@ pub use config::{ApiKey, ClientConfig, ConfigError, server_url};
 pub use error::{ApiError, Error};
 pub use events::{EventStream, Feed, LogEntry, TurnStream};
 pub use files::FileContent;
-pub use platform::Health;
+pub use platform::{Health, UsageQuery};
 pub use sessions::SessionListQuery;
 pub use transport::Client;
 pub use tty::{TtyEvent, TtyOptions, TtyReader, TtyWriter};

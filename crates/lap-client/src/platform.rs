@@ -3,10 +3,32 @@
 use http::Method;
 use lap_api::list::List;
 use lap_api::platform::{Harness, Stats};
+use lap_api::usage::UsageRow;
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::transport::{Call, Client};
+
+/// What to sum; everything absent is the server's default (by agent, model and day).
+#[derive(Debug, Clone, Default)]
+pub struct UsageQuery {
+    /// Of `agent`, `session`, `model`, `day`, with commas between.
+    pub by: Option<String>,
+    /// Only this agent's.
+    pub agent_id: Option<String>,
+    /// Only this session's.
+    pub session_id: Option<String>,
+    /// Only this model's.
+    pub model: Option<String>,
+    /// From this day on, `YYYY-MM-DD`.
+    pub from: Option<String>,
+    /// Up to this day.
+    pub to: Option<String>,
+    /// Page size, 1..=200.
+    pub limit: Option<u32>,
+    /// Rows to skip.
+    pub offset: Option<u64>,
+}
 
 /// Whether the server lives and can work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,6 +61,21 @@ impl Client {
     /// What the server holds at the moment.
     pub async fn stats(&self) -> Result<Stats, Error> {
         self.json(Call::root(Method::GET, vec!["api", "v1", "stats"])).await
+    }
+
+    /// One page of what model calls used.
+    pub async fn usage(&self, query: &UsageQuery) -> Result<List<UsageRow>, Error> {
+        let UsageQuery { by, agent_id, session_id, model, from, to, limit, offset } = query;
+        let call = Call::root(Method::GET, vec!["api", "v1", "usage"])
+            .query("by", by.as_ref())
+            .query("agent_id", agent_id.as_ref())
+            .query("session_id", session_id.as_ref())
+            .query("model", model.as_ref())
+            .query("from", from.as_ref())
+            .query("to", to.as_ref())
+            .query("limit", *limit)
+            .query("offset", *offset);
+        self.json(call).await
     }
 
     /// What can run here.

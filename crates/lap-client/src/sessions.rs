@@ -60,9 +60,9 @@ impl Client {
         self.json(call).await
     }
 
-    /// Gives a session another title.
-    pub async fn set_session_title(&self, id: &str, title: Option<String>) -> Result<Session, Error> {
-        self.json(Call::managed(Method::PATCH, &["sessions", id]).body(&PatchSession { title })).await
+    /// Changes a session's title or limits.
+    pub async fn edit_session(&self, id: &str, edit: &PatchSession) -> Result<Session, Error> {
+        self.json(Call::managed(Method::PATCH, &["sessions", id]).body(edit)).await
     }
 
     /// Ends a session; what was said stays readable.

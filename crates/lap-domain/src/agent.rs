@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::budget::{Budget, BudgetEdit};
 use crate::catalogue;
 use crate::credential::{self, Binding, HostRule, Scope};
 use crate::egress::{self, Entry};
@@ -38,6 +39,8 @@ pub struct Agent {
     pub permission_mode: PermissionMode,
     pub image: Option<String>,
     pub requirements: Option<String>,
+    /// For all its sessions together.
+    pub budget: Budget,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -98,6 +101,7 @@ pub struct NewAgent {
     pub permission_mode: Option<String>,
     pub image: Option<String>,
     pub requirements: Option<String>,
+    pub budget: Budget,
 }
 
 /// A change of an agent: what is absent stays, the inner `None` clears.
@@ -121,6 +125,7 @@ pub struct AgentEdit {
     pub permission_mode: Option<String>,
     pub image: Option<Option<String>>,
     pub requirements: Option<Option<String>>,
+    pub budget: BudgetEdit,
 }
 
 /// Something an operator should know about an agent that is not an error.
@@ -179,6 +184,7 @@ pub fn create(new: NewAgent, id: AgentId, harnesses: &[&str], now: Timestamp) ->
         permission_mode,
         image,
         requirements,
+        budget,
     } = new;
     let mut problems = Vec::new();
     let harness_id = harness_id.unwrap_or_else(|| DEFAULT_HARNESS.to_owned());
@@ -208,6 +214,7 @@ pub fn create(new: NewAgent, id: AgentId, harnesses: &[&str], now: Timestamp) ->
         permission_mode,
         image,
         requirements,
+        budget,
         created_at: now,
         updated_at: now,
     };
@@ -235,6 +242,7 @@ pub fn edit(agent: &Agent, edit: AgentEdit, now: Timestamp) -> Result<Agent, Vec
         permission_mode,
         image,
         requirements,
+        budget,
     } = edit;
     let mut problems = Vec::new();
     // Which stored values this edit does not give again; they must stay what they were, secret or not.
@@ -299,6 +307,7 @@ pub fn edit(agent: &Agent, edit: AgentEdit, now: Timestamp) -> Result<Agent, Vec
         permission_mode,
         image: image.unwrap_or_else(|| agent.image.clone()),
         requirements: requirements.unwrap_or_else(|| agent.requirements.clone()),
+        budget: agent.budget.edited(budget),
         created_at: agent.created_at,
         updated_at: now.max(agent.updated_at),
     };
@@ -452,6 +461,7 @@ const SSH_REFUSED: &str =
 
 /// Everything that is wrong with an agent as it would be stored, its files and masks apart.
 fn check(agent: &Agent, problems: &mut Vec<Problem>) {
+    agent.budget.check(problems);
     let mut problem = |field: &str, message: String| problems.push(Problem::new(field, message));
     if let Some(name) = &agent.name
         && (name.trim().is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control))

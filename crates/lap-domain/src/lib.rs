@@ -1,9 +1,10 @@
 //! The rules of LAP: agents, sessions and their states, environment variables, credentials and where they may go, the
-//! egress decision, prompt assembly.
+//! egress decision, prompt assembly, budgets.
 //!
 //! Pure and synchronous: no serde, no tokio, no SQL, no HTTP, no clock, no randomness but what is passed in.
 
 pub mod agent;
+pub mod budget;
 pub mod catalogue;
 pub mod chain;
 pub mod credential;
@@ -20,3 +21,4 @@ pub mod stub;
 pub mod time;
 pub mod turn;
 pub mod url;
+pub mod usage;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent;
+use crate::budget::Budget;
 use crate::env_vars::{self, Vars};
 use crate::ids::{AgentId, SessionId};
 use crate::problem::Problem;
@@ -32,7 +33,6 @@ pub struct Session {
     pub response: Option<String>,
     /// Names of the variables given at creation; the values are never stored.
     pub session_env_keys: Vec<String>,
-    pub usage: Usage,
     pub created_at: Timestamp,
     pub last_seen_at: Timestamp,
     pub idle_timeout_ms: i64,
@@ -43,29 +43,6 @@ impl Session {
     /// taken for this one.
     pub fn sandbox_name(&self) -> String {
         format!("{}-{}", self.id, self.incarnation)
-    }
-}
-
-/// Tokens and cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Usage {
-    pub input_tokens: u64,
-    pub output_tokens: u64,
-    pub cached_tokens: u64,
-    /// US dollars, where known.
-    pub cost_usd: Option<f64>,
-}
-
-impl Usage {
-    /// Adds another's numbers.
-    pub fn add(&mut self, other: Usage) {
-        self.input_tokens += other.input_tokens;
-        self.output_tokens += other.output_tokens;
-        self.cached_tokens += other.cached_tokens;
-        self.cost_usd = match (self.cost_usd, other.cost_usd) {
-            (None, None) => None,
-            (a, b) => Some(a.unwrap_or(0.0) + b.unwrap_or(0.0)),
-        };
     }
 }
 
@@ -210,11 +187,13 @@ pub struct SessionInput<'a> {
     pub initial_attachments: &'a [Attachment<'a>],
     /// The session's own variables.
     pub vars: Vars<'a>,
+    /// The session's own limits.
+    pub budget: Budget,
 }
 
 /// Checks everything at once. A first prompt that is too long is told apart, since it has an answer of its own.
 pub fn validate_new(input: &SessionInput<'_>) -> Result<(), InputRefusal> {
-    let SessionInput { title, branch, initial_prompt, initial_attachments, vars } = input;
+    let SessionInput { title, branch, initial_prompt, initial_attachments, vars, budget } = input;
     let mut problems = Vec::new();
     if let Some(title) = title {
         check_title(title, &mut problems);
@@ -224,6 +203,7 @@ pub fn validate_new(input: &SessionInput<'_>) -> Result<(), InputRefusal> {
     {
         problems.push(Problem::new("branch", why));
     }
+    budget.check(&mut problems);
     problems.extend(env_vars::validate(vars));
     env_vars::resolve_masks((*vars.env_vars).clone(), &BTreeMap::<String, Secret>::new(), &mut problems);
     match initial_prompt {

@@ -1,9 +1,11 @@
 //! Agents: stored, read, edited, deleted. Live sessions learn of changed values at once.
 
 use lap_domain::agent::{Agent, AgentEdit, NewAgent, Warning};
+use lap_domain::budget::BudgetEdit;
 use lap_domain::egress::Entry;
 use lap_domain::ids::AgentId;
 use lap_domain::problem::Problem;
+use lap_domain::usage::ModelSpend;
 use lap_store::{AgentFilter, AgentSort, Order};
 
 use crate::live::SessionVars;
@@ -15,6 +17,8 @@ pub struct AgentView {
     pub agent: Agent,
     pub warnings: Vec<Warning>,
     pub supports_tui: bool,
+    /// By model.
+    pub used: Vec<ModelSpend>,
     pub session_count: u64,
     pub has_active_session: bool,
 }
@@ -39,20 +43,25 @@ impl Engine {
             .map_err(EngineError::Invalid)?;
         bringup::check_binding(&self.inner.config, &agent, &SessionVars::default())?;
         self.inner.store.insert_agent(&agent).await?;
-        Ok(self.agent_view(agent, 0, false))
+        Ok(self.agent_view(agent, Vec::new(), 0, false))
     }
 
     /// An agent as it stands.
     pub async fn agent(&self, id: &AgentId) -> Result<AgentView, EngineError> {
         let agent = self.inner.store.agent(id).await?;
-        Ok(self.agent_view(agent, 0, false))
+        self.agent_with_usage(agent).await
     }
 
     /// A page of agents.
     pub async fn agents(&self, query: AgentQuery) -> Result<Page<AgentView>, EngineError> {
         let AgentQuery { search, sort, order, limit, offset } = query;
         let page = self.inner.store.list_agents(&AgentFilter { search, sort, order, limit, offset }).await?;
-        let view = |row: lap_store::AgentRow| self.agent_view(row.agent, row.session_count, row.has_active_session);
+        let ids: Vec<&AgentId> = page.rows.iter().map(|row| &row.agent.id).collect();
+        let mut used = self.inner.store.usage_of_agents(&ids).await?;
+        let view = |row: lap_store::AgentRow| {
+            let used = used.remove(row.agent.id.as_str()).unwrap_or_default();
+            self.agent_view(row.agent, used, row.session_count, row.has_active_session)
+        };
         Ok(Page { rows: page.rows.into_iter().map(view).collect(), total: page.total })
     }
 
@@ -64,6 +73,7 @@ impl Engine {
 
     async fn edit_agent(&self, id: &AgentId, edit: AgentEdit) -> Result<AgentView, EngineError> {
         let config = self.inner.config.clone();
+        let limits_changed = edit.budget != BudgetEdit::default();
         let changed = self.inner.store.update_agent(id, move |agent| {
             let agent = lap_domain::agent::edit(&agent, edit, now()).map_err(EngineError::Invalid)?;
             bringup::check_binding(&config, &agent, &SessionVars::default())?;
@@ -72,11 +82,15 @@ impl Engine {
         let agent = changed.await??;
         for session in self.inner.store.live_sessions().await?.iter().filter(|session| session.agent_id == agent.id) {
             // One session's trouble must not keep the others from hearing of it.
-            if let Err(problem) = self.send_grants(session).await {
+            let sent = async {
+                self.send_grants(session).await?;
+                if limits_changed { self.send_budget(session).await } else { Ok(()) }
+            };
+            if let Err(problem) = sent.await {
                 tracing::error!(session.id = %session.id, problem = &problem as &dyn std::error::Error, "could not send new grants");
             }
         }
-        Ok(self.agent_view(agent, 0, false))
+        self.agent_with_usage(agent).await
     }
 
     /// Deletes an agent; its sessions end, their history stays.
@@ -100,9 +114,20 @@ impl Engine {
         warnings
     }
 
-    fn agent_view(&self, agent: Agent, session_count: u64, has_active_session: bool) -> AgentView {
+    async fn agent_with_usage(&self, agent: Agent) -> Result<AgentView, EngineError> {
+        let used = self.inner.store.usage_of_agents(&[&agent.id]).await?.remove(agent.id.as_str()).unwrap_or_default();
+        Ok(self.agent_view(agent, used, 0, false))
+    }
+
+    fn agent_view(
+        &self,
+        agent: Agent,
+        used: Vec<ModelSpend>,
+        session_count: u64,
+        has_active_session: bool,
+    ) -> AgentView {
         let supports_tui = self.known_harness(&agent.harness_id).is_some_and(|harness| harness.supports_tui);
-        AgentView { warnings: self.warnings_of(&agent), supports_tui, session_count, has_active_session, agent }
+        AgentView { warnings: self.warnings_of(&agent), supports_tui, used, session_count, has_active_session, agent }
     }
 }
 

@@ -140,7 +140,8 @@ pub(crate) async fn boot(engine: &Engine, session: &Session) -> Result<Option<Bo
     if let Some(repo) = &mut guest.repo {
         repo.no_token = no_token;
     }
-    Ok(Some(Boot { grants, guest, session_keys: session.session_env_keys.clone() }))
+    let budget = engine.budget_of(session).await?;
+    Ok(Some(Boot { grants, guest, session_keys: session.session_env_keys.clone(), budget }))
 }
 
 fn platform_token(config: &EngineConfig, secret: Option<Secret>) -> Option<PlatformToken<'_>> {

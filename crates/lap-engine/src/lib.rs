@@ -5,6 +5,7 @@
 
 mod agents;
 mod bringup;
+mod budget;
 mod channels;
 mod error;
 mod events;
@@ -33,7 +34,7 @@ pub use agents::{AgentQuery, AgentView};
 pub use channels::{Channel, ChannelEvent, Opening};
 pub use error::EngineError;
 pub use events::EventFollower;
-pub use lap_store::{AgentSort, Order};
+pub use lap_store::{AgentSort, Order, UsageBy, UsageFilter, UsageRow};
 pub use once::{FirstRun, Once};
 pub use platform::{HarnessView, Stats};
 pub use repository_tokens::{MintError, Minted, Minting, RepositoryTokens, TokenMinter};

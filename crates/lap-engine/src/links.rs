@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lap_api::link::{
-    CHANNELS_SINCE, Hello, LogEntry, OLDEST_PROTOCOL, PROTOCOL, Report, ServerToSidecar, SidecarToServer,
+    BUDGETS_SINCE, CHANNELS_SINCE, Hello, LogEntry, OLDEST_PROTOCOL, PROTOCOL, Report, ServerToSidecar, SidecarToServer,
 };
 use lap_domain::ids::SessionId;
 use lap_domain::session::{Session, SessionState};
@@ -137,9 +137,15 @@ impl Engine {
                     Ok(Err(problem)) => return Err(EngineError::Internal(Box::new(problem))),
                     Err(_) => return Err(EngineError::Internal("the sidecar does not take its messages".into())),
                 }
-                next = tokio::select! {
-                    message = outbox.recv() => message.map(Frame::Message),
-                    Some(frame) = channel_frames.recv() => Some(frame),
+                next = loop {
+                    tokio::select! {
+                        message = outbox.recv() => match message {
+                            // It would end the link, and it could do nothing about limits.
+                            Some(ServerToSidecar::Budget(_)) if hello.protocol < BUDGETS_SINCE => {}
+                            message => break message.map(Frame::Message),
+                        },
+                        Some(frame) = channel_frames.recv() => break Some(frame),
+                    }
                 };
             }
             Ok(())
@@ -181,6 +187,11 @@ impl Engine {
     ) -> Result<(), EngineError> {
         if hello.booted {
             self.grants_down(session, to).await?;
+            let budget = self.budget_of(session).await?;
+            // One that has limits must hear that there are none any more; one that never heard of limits need not.
+            if hello.limited || !budget.allowances.is_empty() {
+                let _ = to.send(ServerToSidecar::Budget(budget)).await;
+            }
         } else {
             match bringup::boot(self, session).await {
                 Ok(Some(boot)) => {
@@ -252,10 +263,11 @@ impl Engine {
         let mut batch = Vec::new();
         while entries.recv_many(&mut batch, BATCH).await > 0 {
             let mut items = Vec::new();
-            let (mut guest_spoke, mut booted) = (false, false);
+            let (mut guest_spoke, mut booted, mut spent) = (false, false, false);
             for Entry { seq, at_ms, entry } in batch.drain(..) {
                 guest_spoke |= matches!(&entry, LogEntry::Guest(_));
                 booted |= matches!(&entry, LogEntry::Booted);
+                spent |= matches!(&entry, LogEntry::Metered(_));
                 let ready = matches!(&entry, LogEntry::Guest(Report::Ready));
                 let writes = log::writes(entry, |oom| log::sandbox_ended(creating, oom));
                 creating &= !ready;
@@ -274,6 +286,9 @@ impl Engine {
             if booted {
                 // The sidecar holds the variables now: they are forgotten here.
                 self.inner.live.booted(&session.id);
+            }
+            if spent {
+                self.spent(session).await;
             }
             self.after_log(session, &appended).await?;
         }

@@ -4,7 +4,7 @@
 use lap_api::event::EventKind;
 use lap_api::link::{EgressLine, LogEntry, Report};
 use lap_domain::ids::TurnId;
-use lap_domain::session::{EndReason, Phase, SessionEvent, Usage};
+use lap_domain::session::{EndReason, Phase, SessionEvent};
 use lap_store::{EgressLine as StoredEgress, Write};
 
 use crate::events::body;
@@ -17,6 +17,7 @@ pub fn writes(entry: LogEntry, sandbox_ended: impl Fn(bool) -> SessionEvent) -> 
     match entry {
         LogEntry::Guest(report) => from_report(report),
         LogEntry::Egress(line) => from_egress(line),
+        LogEntry::Metered(metered) => vec![crate::budget::metered(metered)],
         LogEntry::Booted => Vec::new(),
         LogEntry::Limit { limit, detail } => vec![Write::Event(body(&EventKind::SandboxLimit { limit, detail }))],
         LogEntry::SandboxExited { detail, oom } => {
@@ -75,12 +76,6 @@ fn from_report(report: Report) -> Vec<Write> {
             turn_id: TurnId::new(turn_id.clone()),
             answer: json(&message),
             text: text_of(&message),
-            usage: Usage {
-                input_tokens: usage.input_tokens,
-                output_tokens: usage.output_tokens,
-                cached_tokens: usage.cached_tokens,
-                cost_usd: usage.cost_usd,
-            },
             event: body(&EventKind::TurnCompleted { turn_id, message, usage }),
         }],
         Report::TurnFailed { turn_id, code, error } => vec![Write::TurnFailed {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lap_api::message::Attachment;
+use lap_domain::budget::Budget;
 use lap_domain::ids::{AgentId, SessionId};
 use lap_domain::secret::Secret;
-use lap_domain::session::{EndReason, Phase, Session, SessionEvent, SessionState, Usage};
+use lap_domain::session::{EndReason, Phase, Session, SessionEvent, SessionState};
+use lap_domain::usage::ModelSpend;
 use lap_store::StoreError;
 
 use crate::live::SessionVars;
@@ -22,14 +24,18 @@ pub struct NewSession {
     pub plain_env_vars: Vec<String>,
     pub env_var_hosts: BTreeMap<String, Vec<String>>,
     pub branch: Option<String>,
+    pub budget: Budget,
 }
 
-/// A session with what its harness adds.
+/// A session with what its harness adds, what it used and may use.
 #[derive(Debug, Clone)]
 pub struct SessionView {
     pub session: Session,
     pub supports_tui: bool,
     pub faces: Vec<String>,
+    /// By model.
+    pub used: Vec<ModelSpend>,
+    pub budget: Budget,
 }
 
 /// Which sessions to list.
@@ -50,8 +56,16 @@ impl Engine {
     }
 
     async fn open_session(&self, agent: &AgentId, new: NewSession) -> Result<SessionView, EngineError> {
-        let NewSession { title, initial_prompt, initial_attachments, env_vars, plain_env_vars, env_var_hosts, branch } =
-            new;
+        let NewSession {
+            title,
+            initial_prompt,
+            initial_attachments,
+            env_vars,
+            plain_env_vars,
+            env_var_hosts,
+            branch,
+            budget,
+        } = new;
         let vars = SessionVars { env_vars, plain_env_vars, env_var_hosts };
         let agent = self.inner.store.agent(agent).await?;
         self.installed_harness(&agent.harness_id)?;
@@ -76,7 +90,6 @@ impl Engine {
             title_preview: initial_prompt.as_deref().and_then(lap_domain::session::title_preview),
             response: None,
             session_env_keys: vars.env_vars.keys().cloned().collect(),
-            usage: Usage::default(),
             created_at: at,
             last_seen_at: at,
             idle_timeout_ms: self.inner.config.idle_timeout_ms,
@@ -86,10 +99,15 @@ impl Engine {
         let token = crate::reconcile::fresh_boot_token();
         let boot_token = token.0.clone();
         self.inner.fresh.add(session.clone(), token);
-        match self.inner.store.insert_session(lap_store::NewSession { session, stubs, first_turn, boot_token }).await {
+        match self
+            .inner
+            .store
+            .insert_session(lap_store::NewSession { session, stubs, first_turn, boot_token, budget })
+            .await
+        {
             Ok(session) => {
                 self.inner.fresh.stored(&id);
-                Ok(self.session_view(session))
+                Ok(self.shown(session, Vec::new(), budget))
             }
             Err(problem) => {
                 self.inner.fresh.drop(&id);
@@ -101,7 +119,7 @@ impl Engine {
 
     /// A session as it stands.
     pub async fn session(&self, id: &SessionId) -> Result<SessionView, EngineError> {
-        Ok(self.session_view(self.inner.store.session(id).await?))
+        self.session_view(self.inner.store.session(id).await?).await
     }
 
     /// Returns as soon as the session is no longer creating, or as it stands after `at_most`.
@@ -110,9 +128,9 @@ impl Engine {
         let settled = async {
             loop {
                 newest.borrow_and_update();
-                let view = self.session(id).await?;
-                if view.session.state != SessionState::Creating || newest.changed().await.is_err() {
-                    return Ok(view);
+                let session = self.inner.store.session(id).await?;
+                if session.state != SessionState::Creating || newest.changed().await.is_err() {
+                    return self.session_view(session).await;
                 }
             }
         };
@@ -127,13 +145,16 @@ impl Engine {
         let SessionQuery { agent_id, state, limit, offset } = query;
         let filter = lap_store::SessionFilter { agent_id, status: state, limit, offset };
         let page = self.inner.store.list_sessions(&filter).await?;
-        let rows = page.rows.into_iter().map(|session| self.session_view(session)).collect();
-        Ok(Page { rows, total: page.total })
-    }
-
-    /// Names a session.
-    pub async fn set_title(&self, id: &SessionId, title: Option<String>) -> Result<SessionView, EngineError> {
-        Ok(self.session_view(self.inner.store.set_title(id, title).await?))
+        let ids: Vec<&SessionId> = page.rows.iter().map(|session| &session.id).collect();
+        let mut used = self.inner.store.usage_of_sessions(&ids).await?;
+        let owners: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+        let mut budgets = self.inner.store.budgets(&owners).await?;
+        let view = |session: Session| {
+            let id = session.id.as_str();
+            let (used, budget) = (used.remove(id).unwrap_or_default(), budgets.remove(id).unwrap_or_default());
+            self.shown(session, used, budget)
+        };
+        Ok(Page { rows: page.rows.into_iter().map(view).collect(), total: page.total })
     }
 
     /// Ends a session; its history stays. A finished one is returned unchanged.
@@ -141,14 +162,14 @@ impl Engine {
         loop {
             let session = self.inner.store.session(id).await?;
             if !session.state.wants_sandbox() {
-                return Ok(self.session_view(session));
+                return self.session_view(session).await;
             }
             let end = SessionEvent::End { reason: EndReason::Stopped };
             match self.inner.store.apply(id, session.incarnation, end, now()).await {
                 Ok(session) => {
                     self.inner.live.forget_vars(id);
                     self.inner.wake.notify_one();
-                    return Ok(self.session_view(session));
+                    return self.session_view(session).await;
                 }
                 // It ended or was restarted in between: look again.
                 Err(StoreError::Illegal(_) | StoreError::StaleSandbox { .. }) => {}
@@ -170,7 +191,14 @@ impl Engine {
         .await
     }
 
-    pub(crate) fn session_view(&self, mut session: Session) -> SessionView {
+    pub(crate) async fn session_view(&self, session: Session) -> Result<SessionView, EngineError> {
+        let id = session.id.as_str();
+        let used = self.inner.store.usage_of_sessions(&[&session.id]).await?.remove(id).unwrap_or_default();
+        let budget = self.inner.store.budgets(&[id]).await?.remove(id).unwrap_or_default();
+        Ok(self.shown(session, used, budget))
+    }
+
+    fn shown(&self, mut session: Session, used: Vec<ModelSpend>, budget: Budget) -> SessionView {
         // A session that is ready has left the phases behind.
         if session.state == SessionState::Ready {
             session.phase = Some(Phase::Ready);
@@ -180,6 +208,8 @@ impl Engine {
             session,
             supports_tui: harness.as_ref().is_some_and(|harness| harness.supports_tui),
             faces: harness.map(|harness| harness.faces.clone()).unwrap_or_default(),
+            used,
+            budget,
         }
     }
 }

@@ -9,11 +9,12 @@ use lap_api::message::{Attachment, InputPart, SendMessage};
 use lap_api::platform;
 use lap_api::session::PermissionDecision;
 use lap_domain::agent::{AgentEdit, NewAgent};
+use lap_domain::budget::{Budget, BudgetEdit};
 use lap_domain::env_vars::Vars;
 use lap_domain::files::{self, NewFile};
 use lap_domain::ids::SkillId;
 use lap_domain::secret::Secret;
-use lap_domain::session::{SessionState, Usage};
+use lap_domain::session::SessionState;
 use lap_domain::time::Timestamp;
 use lap_domain::{agent, session, turn};
 
@@ -21,6 +22,7 @@ use crate::upgrade::{Ticket, TicketOffice};
 use lap_engine::{AgentView, Decision, HarnessView, NewSession, SessionView, Stats};
 
 use crate::error::{ApiError, shortened};
+use crate::usage;
 
 /// What an agent is created from.
 pub(crate) fn new_agent(body: lap_api::agent::CreateAgent) -> NewAgent {
@@ -42,6 +44,8 @@ pub(crate) fn new_agent(body: lap_api::agent::CreateAgent) -> NewAgent {
         permission_mode,
         image,
         requirements,
+        max_tokens,
+        max_cost_usd,
         skill_ids,
     } = body;
     NewAgent {
@@ -63,6 +67,7 @@ pub(crate) fn new_agent(body: lap_api::agent::CreateAgent) -> NewAgent {
         permission_mode,
         image,
         requirements,
+        budget: Budget { max_tokens, max_cost_usd },
     }
 }
 
@@ -85,6 +90,8 @@ pub(crate) fn agent_edit(body: lap_api::agent::PatchAgent) -> AgentEdit {
         permission_mode,
         image,
         requirements,
+        max_tokens,
+        max_cost_usd,
         skill_ids,
     } = body;
     AgentEdit {
@@ -105,6 +112,7 @@ pub(crate) fn agent_edit(body: lap_api::agent::PatchAgent) -> AgentEdit {
         permission_mode,
         image,
         requirements,
+        budget: BudgetEdit { max_tokens, max_cost_usd },
     }
 }
 
@@ -136,7 +144,7 @@ pub(crate) enum Files {
 
 /// An agent as clients see it: secret values masked.
 pub(crate) fn agent(view: AgentView, shown: Files) -> lap_api::agent::Agent {
-    let AgentView { agent, warnings, session_count, has_active_session, supports_tui } = view;
+    let AgentView { agent, warnings, session_count, has_active_session, supports_tui, used } = view;
     let agent::Agent {
         id,
         name,
@@ -157,6 +165,7 @@ pub(crate) fn agent(view: AgentView, shown: Files) -> lap_api::agent::Agent {
         permission_mode,
         image,
         requirements,
+        budget: Budget { max_tokens, max_cost_usd },
         created_at,
         updated_at,
     } = agent;
@@ -182,6 +191,9 @@ pub(crate) fn agent(view: AgentView, shown: Files) -> lap_api::agent::Agent {
         permission_mode: permission_mode.as_str().to_owned(),
         image,
         requirements,
+        max_tokens,
+        max_cost_usd,
+        usage: usage::usage(used),
         warnings: warnings.into_iter().map(warning).collect(),
         created_at: time(created_at),
         updated_at: time(updated_at),
@@ -219,8 +231,11 @@ pub(crate) fn new_session(body: lap_api::session::CreateSession) -> Result<NewSe
         env_var_hosts,
         skill_ids,
         branch,
+        max_tokens,
+        max_cost_usd,
     } = body;
     no_skills(&skill_ids)?;
+    let budget = Budget { max_tokens, max_cost_usd };
     let env_vars = secrets(env_vars);
     let contents = decoded(&initial_attachments);
     session::validate_new(&session::SessionInput {
@@ -229,8 +244,18 @@ pub(crate) fn new_session(body: lap_api::session::CreateSession) -> Result<NewSe
         initial_prompt: initial_prompt.as_deref(),
         initial_attachments: &attachments(&initial_attachments, &contents),
         vars: Vars { env_vars: &env_vars, plain_env_vars: &plain_env_vars, env_var_hosts: &env_var_hosts },
+        budget,
     })?;
-    Ok(NewSession { title, initial_prompt, initial_attachments, env_vars, plain_env_vars, env_var_hosts, branch })
+    Ok(NewSession {
+        title,
+        initial_prompt,
+        initial_attachments,
+        env_vars,
+        plain_env_vars,
+        env_var_hosts,
+        branch,
+        budget,
+    })
 }
 
 /// There are no images but the default yet.
@@ -287,7 +312,7 @@ pub(crate) fn session(view: SessionView, office: &TicketOffice) -> lap_api::sess
 
 /// A session in a list: nothing in it opens anything.
 pub(crate) fn listed_session(view: SessionView) -> lap_api::session::Session {
-    let SessionView { session, supports_tui, faces } = view;
+    let SessionView { session, supports_tui, faces, used, budget: Budget { max_tokens, max_cost_usd } } = view;
     let session::Session {
         id,
         agent_id,
@@ -303,7 +328,6 @@ pub(crate) fn listed_session(view: SessionView) -> lap_api::session::Session {
         title_preview,
         response,
         session_env_keys: _,
-        usage,
         created_at,
         last_seen_at,
         idle_timeout_ms,
@@ -336,13 +360,10 @@ pub(crate) fn listed_session(view: SessionView) -> lap_api::session::Session {
         last_seen_at: time(last_seen_at),
         idle_timeout_ms: u64::try_from(idle_timeout_ms).unwrap_or_default(),
         title_preview,
-        usage: self::usage(usage),
+        usage: usage::usage(used),
+        max_tokens,
+        max_cost_usd,
     }
-}
-
-fn usage(usage: Usage) -> lap_api::session::Usage {
-    let Usage { input_tokens, output_tokens, cached_tokens, cost_usd } = usage;
-    lap_api::session::Usage { input_tokens, output_tokens, cached_tokens, cost_usd }
 }
 
 /// The answer to a permission request.

@@ -137,6 +137,7 @@ impl From<EngineError> for ApiError {
             EngineError::TurnFailed { code, .. } if code == "aborted" || code == "conversation_in_use" => {
                 Self::new(ErrorCode::Conflict, sentence)
             }
+            EngineError::TurnFailed { code, .. } if code == "budget" => Self::new(ErrorCode::Budget, sentence),
             EngineError::TurnFailed { code, .. } => {
                 Self::new(ErrorCode::HarnessFailed, sentence).with_problems(vec![problem::Problem::new("turn", code)])
             }

@@ -24,6 +24,7 @@ mod sse;
 mod terminal;
 mod ticket;
 mod upgrade;
+mod usage;
 
 use axum::Router;
 use lap_domain::secret::Secret;

@@ -10,6 +10,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::error::{self, ApiError};
 use crate::{
     App, access, agents, auth, events, exec, files, harnesses, interceptions, messages, platform, sessions, terminal,
+    usage,
 };
 
 pub(crate) fn router(app: App) -> Router {
@@ -37,6 +38,7 @@ pub(crate) fn router(app: App) -> Router {
         .nest("/managed_agents", managed)
         .route("/harnesses", get(harnesses::list))
         .route("/stats", get(platform::stats))
+        .route("/usage", get(usage::list))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         // What an agent is and says is nobody else's; event streams have a word of their own on it.

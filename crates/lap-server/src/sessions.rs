@@ -9,6 +9,7 @@ use axum::{Json as Answer, http::StatusCode};
 use http::header;
 use lap_api::list::List;
 use lap_api::session::{CreateSession, PatchSession, Session};
+use lap_domain::budget::BudgetEdit;
 use lap_domain::ids::{AgentId, SessionId};
 use lap_engine::{Page, SessionQuery};
 
@@ -80,8 +81,9 @@ pub(crate) async fn update(
     Path(id): Path<String>,
     Json(body): Json<PatchSession>,
 ) -> ApiResult<Answer<Session>> {
-    let PatchSession { title } = body;
-    Ok(Answer(convert::session(app.engine.set_title(&SessionId::new(id), title).await?, &office)))
+    let PatchSession { title, max_tokens, max_cost_usd } = body;
+    let budget = BudgetEdit { max_tokens, max_cost_usd };
+    Ok(Answer(convert::session(app.engine.edit_session(&SessionId::new(id), title, budget).await?, &office)))
 }
 
 /// `POST /managed_agents/sessions/{id}/stop`

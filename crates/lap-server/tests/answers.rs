@@ -102,7 +102,7 @@ async fn a_session_from_first_to_last() {
     let mut fields: Vec<&String> = session.as_object().expect("an object").keys().collect();
     fields.sort();
     let expected = "agent_id branch commit created_at end_reason faces failure_reason harness_session_id id idle_timeout_ms \
-                    last_seen_at phase phase_detail response sandbox_url status supports_tui title title_preview tty_token \
+                    last_seen_at max_cost_usd max_tokens phase phase_detail response sandbox_url status supports_tui title title_preview tty_token \
                     tty_url usage";
     assert_eq!(fields, expected.split_whitespace().collect::<Vec<_>>());
 
@@ -110,6 +110,22 @@ async fn a_session_from_first_to_last() {
     assert_eq!(keys["data"], json!(["TOKEN"]));
     let renamed = server.call(&format!("PATCH {path}"), json!({ "title": "u" })).await;
     assert_eq!(renamed.json()["title"], "u");
+    let limited = server.call(&format!("PATCH {path}"), json!({ "max_tokens": 9, "max_cost_usd": 1.5 })).await.json();
+    assert_eq!(
+        (&limited["title"], &limited["max_tokens"], &limited["max_cost_usd"]),
+        (&json!("u"), &json!(9), &json!(1.5))
+    );
+    let free = server.call(&format!("PATCH {path}"), json!({ "max_tokens": null })).await.json();
+    assert_eq!(
+        (&free["max_tokens"], &free["max_cost_usd"], &free["usage"]["calls"]),
+        (&json!(null), &json!(1.5), &json!(0))
+    );
+    let used = server.call("GET /api/v1/usage?by=session,day&from=2026-01-01", None).await;
+    assert_eq!((used.status.as_u16(), used.json()["total"].clone()), (200, json!(0)));
+    for wrong in ["by=moon", "from=yesterday", "limit=0", "colour=red"] {
+        let answer = server.call(&format!("GET /api/v1/usage?{wrong}"), None).await;
+        assert_eq!(answer.json()["code"], "invalid_request", "{wrong}");
+    }
     let at_once = server.call(&format!("GET {path}?wait=ready&timeout_s=0"), None).await;
     assert_eq!(at_once.json()["status"], "creating");
 

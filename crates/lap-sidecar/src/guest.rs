@@ -88,7 +88,8 @@ async fn hear(
             sidecar.log(LogEntry::Guest(failed)).await;
         }
         FromGuest::Line { source, text } => line(log, &source, &text),
-        FromGuest::Report(report) => {
+        FromGuest::Report(mut report) => {
+            sidecar.state().blame.look(&mut report, &sidecar.vault);
             if let Report::CloneDone { .. } = &report
                 && let Err(problem) = sidecar.apply_grants(|holder| {
                     if let Some(holder) = holder {

@@ -4,6 +4,7 @@
 //! outlive the sandbox by more than it takes to deliver the log, and the sandbox does not outlive it at all. The guest is
 //! not trusted: its frames are bounded and its words are data.
 
+mod budget;
 mod grants;
 mod guest;
 mod journal;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Blame;
 use crate::grants::Holder;
 use crate::journal::Journal;
 use crate::uplink::{ToChannels, Uplink};
@@ -99,6 +101,9 @@ struct State {
     holder: Option<Holder>,
     last_turn_id: Option<String>,
     killed_for_memory: Option<Instant>,
+    blame: Blame,
+    /// Whether the vault keeps limits.
+    limited: bool,
 }
 
 impl uplink::Standing for Sidecar {
@@ -113,6 +118,7 @@ impl uplink::Standing for Sidecar {
             last_turn_id: state.last_turn_id.clone(),
             holds: state.holder.iter().flat_map(|holder| holder.session_keys().to_vec()).collect(),
             pid: std::process::id(),
+            limited: state.limited,
         }
     }
 }
@@ -125,6 +131,13 @@ impl Sidecar {
     /// Keeps what happened until the server has it.
     async fn log(&self, entry: LogEntry) {
         self.journal.add(now_ms(), entry).await;
+    }
+
+    /// Takes limits into use, for the next model call.
+    fn limit(&self, budget: lap_api::link::Budget) {
+        let allowances = budget::allowances(budget);
+        self.state().limited = !allowances.is_empty();
+        self.vault.set_allowances(allowances);
     }
 
     /// Takes grants into use. When the vault refuses them the old ones stay; before the first ones it lets nothing out.
@@ -259,7 +272,8 @@ async fn obey(sidecar: &Sidecar, commands: &mut mpsc::Receiver<ServerToSidecar>,
                 if sidecar.state().holder.is_some() {
                     continue;
                 }
-                let lap_api::link::Boot { grants, guest, session_keys } = *boot;
+                let lap_api::link::Boot { grants, guest, session_keys, budget } = *boot;
+                sidecar.limit(budget);
                 match sidecar.apply_grants(|holder| *holder = Some(Holder::new(grants, session_keys))) {
                     Ok(()) => {
                         sidecar.log(LogEntry::Booted).await;
@@ -281,6 +295,7 @@ async fn obey(sidecar: &Sidecar, commands: &mut mpsc::Receiver<ServerToSidecar>,
                     tracing::error!("could not use new credentials: {problem}");
                 }
             }
+            ServerToSidecar::Budget(budget) => sidecar.limit(budget),
             ServerToSidecar::Guest(message) => {
                 if let ToGuest::Turn(turn) = &*message {
                     let mut state = sidecar.state();
@@ -327,11 +342,15 @@ async fn keep_records(sidecar: Arc<Sidecar>, mut records: mpsc::Receiver<Record>
             credentials,
             verdict,
             detail,
+            metered,
         } = record;
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let line =
             EgressLine { method, host, path, status, bytes_out, bytes_in, duration_ms, credentials, verdict, detail };
         sidecar.log(LogEntry::Egress(line)).await;
+        if let Some(metered) = metered {
+            sidecar.log(LogEntry::Metered(budget::metered(metered))).await;
+        }
     }
 }
 

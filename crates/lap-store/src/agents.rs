@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lap_domain::agent::{Agent, PermissionMode};
+use lap_domain::budget::Budget;
 use lap_domain::files::SandboxFile;
 use lap_domain::ids::{AgentId, SessionId, SkillId};
 use lap_domain::secret::Secret;
@@ -12,6 +13,7 @@ use sqlx::SqliteConnection;
 
 use crate::change::Change;
 use crate::crypt::{EncryptionKey, Place};
+use crate::usage::{budgets_of, write_budget};
 use crate::wake::Wakers;
 use crate::{Page, Store, StoreError, numbers};
 
@@ -109,6 +111,7 @@ impl Store {
         .await?;
         insert_files(&mut tx, agent, self.key()).await?;
         insert_skills(&mut tx, agent).await?;
+        write_budget(&mut tx, agent.id.as_str(), &agent.budget).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -228,6 +231,7 @@ impl Store {
         erase_parts(&mut tx, id).await?;
         insert_files(&mut tx, &agent, self.key()).await?;
         insert_skills(&mut tx, &agent).await?;
+        write_budget(&mut tx, key, &agent.budget).await?;
         tx.commit().await?;
         Ok(Ok(agent))
     }
@@ -248,6 +252,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         sqlx::query!("DELETE FROM agent_files WHERE agent_id = ?1", key).execute(&mut *tx).await?;
+        write_budget(&mut tx, key, &Budget::default()).await?;
         let live = sqlx::query_scalar!(
             "SELECT id FROM sessions WHERE agent_id = ?1 AND deleted_at IS NULL AND state IN ('creating', 'ready')
              ORDER BY created_at, id",
@@ -319,6 +324,7 @@ impl Row {
             permission_mode,
             image,
             requirements,
+            budget: _,
             created_at,
             updated_at,
         } = agent;
@@ -351,6 +357,7 @@ impl Row {
         key: &EncryptionKey,
         sandbox_files: Vec<SandboxFile>,
         attached_skill_ids: Vec<SkillId>,
+        budget: Budget,
     ) -> Result<Loaded, StoreError> {
         let Self {
             id,
@@ -398,6 +405,7 @@ impl Row {
             permission_mode,
             image,
             requirements,
+            budget,
             created_at: Timestamp(created_at),
             updated_at: Timestamp(updated_at),
         };
@@ -425,8 +433,9 @@ async fn load(db: &mut SqliteConnection, id: &AgentId, key: &EncryptionKey) -> R
             size: numbers::from_sql(file.size),
         });
     }
-    let skills = load_skills(db, id).await?;
-    row.into_domain(key, files, skills).map(Some)
+    let skills = load_skills(&mut *db, id).await?;
+    let budget = budgets_of(db, &[agent]).await?.remove(agent).unwrap_or_default();
+    row.into_domain(key, files, skills, budget).map(Some)
 }
 
 /// A page of agents, without the contents of files, in as many statements for fifty agents as for one.
@@ -435,6 +444,7 @@ async fn load_listed(
     ids: &[&str],
     key: &EncryptionKey,
 ) -> Result<BTreeMap<String, Agent>, StoreError> {
+    let mut budgets = budgets_of(&mut *db, ids).await?;
     let ids = numbers::to_json(&ids);
     let rows = sqlx::query_as!(Row, "SELECT * FROM agents WHERE id IN (SELECT value FROM json_each(?1))", ids)
         .fetch_all(&mut *db)
@@ -472,7 +482,8 @@ async fn load_listed(
         let id = row.id.clone();
         let files = files.remove(&id).unwrap_or_default();
         let skills = skills.remove(&id).unwrap_or_default();
-        agents.insert(id, row.into_domain(key, files, skills)?.agent);
+        let budget = budgets.remove(&id).unwrap_or_default();
+        agents.insert(id, row.into_domain(key, files, skills, budget)?.agent);
     }
     Ok(agents)
 }

@@ -1,7 +1,7 @@
 //! A session opened for change inside a transaction: read once, moved, its facts appended, written back once.
 
 use lap_domain::ids::{SessionId, TurnId};
-use lap_domain::session::{Phase, Session, SessionEvent, SessionState, Usage};
+use lap_domain::session::{Phase, Session, SessionEvent, SessionState};
 use lap_domain::time::Timestamp;
 use sqlx::SqliteConnection;
 
@@ -152,18 +152,6 @@ impl<'c> Change<'c> {
         Ok(true)
     }
 
-    /// Adds to the session's sums; what is not a number is not added.
-    pub(crate) fn usage(&mut self, usage: Usage) {
-        let Usage { input_tokens, output_tokens, cached_tokens, cost_usd } = usage;
-        let sums = &mut self.session.usage;
-        sums.input_tokens = sums.input_tokens.saturating_add(input_tokens);
-        sums.output_tokens = sums.output_tokens.saturating_add(output_tokens);
-        sums.cached_tokens = sums.cached_tokens.saturating_add(cached_tokens);
-        if let Some(cost) = cost_usd.filter(|cost| cost.is_finite() && *cost >= 0.0) {
-            sums.cost_usd = Some(sums.cost_usd.unwrap_or(0.0) + cost);
-        }
-    }
-
     /// Notes activity.
     pub(crate) fn seen(&mut self, at: Timestamp) {
         self.session.last_seen_at = self.session.last_seen_at.max(at);
@@ -309,10 +297,10 @@ impl<'c> Change<'c> {
             title_preview,
             response,
             session_env_keys,
-            input_tokens,
-            output_tokens,
-            cached_tokens,
-            cost_usd,
+            input_tokens: _,
+            output_tokens: _,
+            cached_tokens: _,
+            cost_usd: _,
             created_at: _,
             last_seen_at,
             idle_timeout_ms: _,
@@ -325,8 +313,8 @@ impl<'c> Change<'c> {
         sqlx::query!(
             "UPDATE sessions SET title = ?2, state = ?3, failure_reason = ?4, end_reason = ?5, phase = ?6, phase_detail = ?7,
                 incarnation = ?8, harness_session_id = ?9, branch = ?10, commit_id = ?11, title_preview = ?12, response = ?13,
-                session_env_keys = ?14, input_tokens = ?15, output_tokens = ?16, cached_tokens = ?17, cost_usd = ?18,
-                last_seen_at = ?19, last_event_id = ?20, last_message = ?21, last_turn = ?22, last_egress_id = ?23
+                session_env_keys = ?14, last_seen_at = ?15, last_event_id = ?16, last_message = ?17, last_turn = ?18,
+                last_egress_id = ?19
              WHERE id = ?1",
             id,
             title,
@@ -342,10 +330,6 @@ impl<'c> Change<'c> {
             title_preview,
             response,
             session_env_keys,
-            input_tokens,
-            output_tokens,
-            cached_tokens,
-            cost_usd,
             last_seen_at,
             self.last_event_id,
             self.last_message,

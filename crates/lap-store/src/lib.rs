@@ -22,6 +22,7 @@ mod records;
 mod rotate;
 mod sessions;
 mod turns;
+mod usage;
 mod wake;
 
 use std::path::Path;
@@ -44,6 +45,7 @@ pub use records::{EgressLine, EgressRecord};
 pub use rotate::{key_of, rotate};
 pub use sessions::{Counts, NewSession, SessionFilter};
 pub use turns::{Idempotency, NewTurn, TurnRecord};
+pub use usage::{SpentElsewhere, UsageBy, UsageFilter, UsageRow};
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,8 +5,9 @@
 //! that is over: such writes are dropped and told to the caller, and the rest of the log goes on.
 
 use lap_domain::ids::{SessionId, TurnId};
-use lap_domain::session::{IllegalTransition, Phase, Session, SessionEvent, Usage};
+use lap_domain::session::{IllegalTransition, Phase, Session, SessionEvent};
 use lap_domain::time::Timestamp;
+use lap_domain::usage::ModelSpend;
 
 use crate::change::Change;
 use crate::events::EventBody;
@@ -42,11 +43,11 @@ pub enum Write {
     /// A finished utterance; dropped unless its turn is under way.
     Message { turn_id: TurnId, id: String, role: String, data: String, event: EventBody },
     /// The turn under way is answered. `text` becomes the session's response if it was its first prompt.
-    TurnCompleted { turn_id: TurnId, answer: String, text: String, usage: Usage, event: EventBody },
+    TurnCompleted { turn_id: TurnId, answer: String, text: String, event: EventBody },
     /// The turn ended without an answer.
     TurnFailed { turn_id: TurnId, code: String, error: String, event: EventBody },
-    /// Tokens to add to the session's sums, beside those of completed turns.
-    Usage(Usage),
+    /// What a model call used.
+    Metered(ModelSpend),
     /// A line of the egress record.
     Egress(EgressLine),
 }
@@ -68,7 +69,8 @@ pub struct Appended {
 
 impl Store {
     /// Stores entries of the log of the sandbox `incarnation`, all or none; those that are stored already are skipped.
-    /// From a sandbox that has been replaced, or whose session was deleted, only egress lines are kept.
+    /// From a sandbox that has been replaced, or whose session was deleted, only egress lines and what
+    /// model calls used are kept.
     pub async fn append_log(
         &self,
         session: &SessionId,
@@ -97,6 +99,7 @@ impl Store {
             for write in writes {
                 match write {
                     Write::Egress(line) => change.egress(at, &line).await?,
+                    Write::Metered(spent) => change.metered(at, incarnation, &spent).await?,
                     write if counts => store(&mut change, at, write, &mut outcome).await?,
                     _ => {}
                 }
@@ -160,9 +163,8 @@ async fn store(change: &mut Change<'_>, at: Timestamp, write: Write, outcome: &m
                 change.seen(at);
             }
         }
-        Write::TurnCompleted { turn_id, answer, text, usage, event } => {
+        Write::TurnCompleted { turn_id, answer, text, event } => {
             if let Some(initial) = complete(change, &turn_id, &answer).await? {
-                change.usage(usage);
                 if initial {
                     change.session.response = Some(text);
                 }
@@ -177,8 +179,8 @@ async fn store(change: &mut Change<'_>, at: Timestamp, write: Write, outcome: &m
                 outcome.turn_over = true;
             }
         }
-        Write::Usage(usage) => change.usage(usage),
-        Write::Egress(line) => change.egress(at, &line).await?,
+        // Both are kept whatever became of the session, and so never come here.
+        Write::Metered(_) | Write::Egress(_) => {}
     }
     Ok(())
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::{constant_time, digest};
+use lap_domain::budget::Budget;
 use lap_domain::ids::{AgentId, SessionId};
-use lap_domain::session::{EndReason, Phase, Session, SessionEvent, SessionState, Usage};
+use lap_domain::session::{EndReason, Phase, Session, SessionEvent, SessionState};
 use lap_domain::time::Timestamp;
 use sqlx::SqliteConnection;
 
 use crate::change::Change;
 use crate::turns::NewTurn;
+use crate::usage::write_budget;
 use crate::{Page, Store, StoreError, facts, numbers};
 
 /// A session to insert.
@@ -23,6 +25,8 @@ pub struct NewSession {
     pub first_turn: Option<NewTurn>,
     /// What the sidecar of the first sandbox will prove itself with.
     pub boot_token: String,
+    /// What its model calls may use.
+    pub budget: Budget,
 }
 
 /// Which sessions to list.
@@ -56,12 +60,13 @@ pub struct Counts {
 impl Store {
     /// Inserts a session with its first events and, when there is one, its first turn.
     pub async fn insert_session(&self, new: NewSession) -> Result<Session, StoreError> {
-        let NewSession { session, stubs, first_turn, boot_token } = new;
+        let NewSession { session, stubs, first_turn, boot_token, budget } = new;
         let id = session.id.clone();
         let mut tx = self.begin().await?;
         require_agent(&mut tx, &session.agent_id).await?;
         insert_row(&mut tx, &session).await?;
         insert_stubs(&mut tx, &id, &stubs).await?;
+        write_budget(&mut tx, id.as_str(), &budget).await?;
         let mut change = Change::load(&mut tx, &id).await?;
         change.new_sandbox().await?;
         change.boot_token(&boot_token).await?;
@@ -231,7 +236,8 @@ impl Store {
         found(id, done.rows_affected())
     }
 
-    /// Deletes a session: its log, conversation and turns are erased, its egress lines stay. Answers with the session as
+    /// Deletes a session: its log, conversation and turns are erased, its egress lines and what its
+    /// model calls used stay. Answers with the session as
     /// it was, so that its sandbox can be found; deleting it again answers likewise.
     pub async fn delete_session(&self, id: &SessionId, now: Timestamp) -> Result<Session, StoreError> {
         let mut tx = self.begin().await?;
@@ -265,6 +271,7 @@ impl Store {
         sqlx::query!("DELETE FROM turns WHERE session_id = ?1", key).execute(&mut *tx).await?;
         sqlx::query!("DELETE FROM session_stubs WHERE session_id = ?1", key).execute(&mut *tx).await?;
         sqlx::query!("DELETE FROM session_repositories WHERE session_id = ?1", key).execute(&mut *tx).await?;
+        write_budget(&mut tx, key, &Budget::default()).await?;
         let gone = id.clone();
         self.commit(tx, move |wakers| wakers.close(&gone)).await?;
         Ok(before)
@@ -390,6 +397,7 @@ pub(crate) struct SessionRow {
     pub(crate) title_preview: Option<String>,
     pub(crate) response: Option<String>,
     pub(crate) session_env_keys: String,
+    // Sums of what harnesses said of themselves; no longer kept, the table of what was metered is.
     pub(crate) input_tokens: i64,
     pub(crate) output_tokens: i64,
     pub(crate) cached_tokens: i64,
@@ -423,10 +431,10 @@ impl SessionRow {
             title_preview,
             response,
             session_env_keys,
-            input_tokens,
-            output_tokens,
-            cached_tokens,
-            cost_usd,
+            input_tokens: _,
+            output_tokens: _,
+            cached_tokens: _,
+            cost_usd: _,
             created_at,
             last_seen_at,
             idle_timeout_ms,
@@ -462,12 +470,6 @@ impl SessionRow {
             title_preview,
             response,
             session_env_keys: numbers::from_json("sessions.session_env_keys", &session_env_keys)?,
-            usage: Usage {
-                input_tokens: numbers::from_sql(input_tokens),
-                output_tokens: numbers::from_sql(output_tokens),
-                cached_tokens: numbers::from_sql(cached_tokens),
-                cost_usd,
-            },
             created_at: Timestamp(created_at),
             last_seen_at: Timestamp(last_seen_at),
             idle_timeout_ms,
@@ -492,7 +494,6 @@ impl SessionRow {
             title_preview,
             response,
             session_env_keys,
-            usage: Usage { input_tokens, output_tokens, cached_tokens, cost_usd },
             created_at,
             last_seen_at,
             idle_timeout_ms,
@@ -519,10 +520,10 @@ impl SessionRow {
             title_preview: title_preview.clone(),
             response: response.clone(),
             session_env_keys: numbers::to_json(session_env_keys),
-            input_tokens: numbers::to_sql(*input_tokens),
-            output_tokens: numbers::to_sql(*output_tokens),
-            cached_tokens: numbers::to_sql(*cached_tokens),
-            cost_usd: *cost_usd,
+            input_tokens: 0,
+            output_tokens: 0,
+            cached_tokens: 0,
+            cost_usd: None,
             created_at: created_at.0,
             last_seen_at: last_seen_at.0,
             idle_timeout_ms: *idle_timeout_ms,

@@ -27,6 +27,7 @@ pub(crate) struct Relay {
     source: Source,
     replacer: Option<Rewriting>,
     count: Option<(Arc<Exchange>, Direction)>,
+    watch: Option<Box<dyn Watch>>,
     /// Upstream's connection, given back when the body is over.
     lease: Option<Lease>,
     /// Trailers that wait until what was held back is out.
@@ -56,6 +57,12 @@ pub(crate) enum Purpose {
     RefuseStubs,
     /// Secrets become stubs.
     Scrub,
+}
+
+/// Sees the bytes of a body as they come from their source, readable and before they go on. An error ends the body; it is
+/// dropped when the body is over or nobody wants it any more.
+pub(crate) trait Watch: Send + Sync {
+    fn see(&mut self, bytes: &[u8]) -> Result<(), BoxError>;
 }
 
 /// Which counter the bytes go to.
@@ -89,6 +96,7 @@ impl Relay {
             source,
             replacer: None,
             count: None,
+            watch: None,
             lease: None,
             trailers: None,
             pause: None,
@@ -119,6 +127,11 @@ impl Relay {
 
     pub fn counted(mut self, exchange: Arc<Exchange>, direction: Direction) -> Self {
         self.count = Some((exchange, direction));
+        self
+    }
+
+    pub fn watched(mut self, watch: Box<dyn Watch>) -> Self {
+        self.watch = Some(watch);
         self
     }
 
@@ -269,6 +282,9 @@ impl Body for Relay {
                     Ok(piece) => {
                         self.give_back_if_over();
                         self.add(Direction::Out, piece.len());
+                        if let Some(watch) = &mut self.watch {
+                            watch.see(&piece)?;
+                        }
                         self.rewrite(piece)?
                     }
                     Err(frame) => {
@@ -289,6 +305,7 @@ impl Body for Relay {
                 }
                 None => {
                     self.ended = true;
+                    self.watch = None;
                     if let Some(lease) = self.lease.take() {
                         lease.give_back();
                     }

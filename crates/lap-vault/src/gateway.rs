@@ -4,22 +4,34 @@
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::grants::{Gateway, Open, Table};
+use crate::meter::Protocol;
 use crate::refusal::Refusal;
 
 /// Its name inside.
 pub(crate) const NAME: &str = "gateway.lap.internal";
 
-/// Routes that take POST, after an optional `/v1`.
-const MODEL_ROUTES: [&str; 5] =
-    ["/messages", "/messages/count_tokens", "/chat/completions", "/responses", "/embeddings"];
+/// Routes that take POST, after an optional `/v1`, and how calls there are metered. Counting tokens uses none.
+const MODEL_ROUTES: [(&str, Option<Protocol>); 5] = [
+    ("/messages", Some(Protocol::Messages)),
+    ("/messages/count_tokens", None),
+    ("/chat/completions", Some(Protocol::Chat)),
+    ("/responses", Some(Protocol::Responses)),
+    ("/embeddings", Some(Protocol::Embeddings)),
+];
 /// Where clients of the gateway put its key.
 const AUTH_HEADERS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-litellm-api-key"];
 
-/// The path at the real gateway, or why there is none.
-pub(crate) fn route(gateway: &Gateway, method: &Method, path: &str, query: Option<&str>) -> Result<String, Refusal> {
+/// The path at the real gateway and how what goes there is metered, or why there is none.
+pub(crate) fn route(
+    gateway: &Gateway,
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+) -> Result<(String, Option<Protocol>), Refusal> {
     // Compared as it stands: encoded, doubled or dotted paths match nothing and so go nowhere.
     let rest = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')).unwrap_or(path);
-    let known = (*method == Method::POST && MODEL_ROUTES.contains(&rest))
+    let called = MODEL_ROUTES.iter().find(|(route, _)| *method == Method::POST && *route == rest);
+    let known = called.is_some()
         || (matches!(*method, Method::GET | Method::HEAD)
             && (rest == "/models" || rest.strip_prefix("/models/").is_some_and(is_model)));
     if !known {
@@ -30,7 +42,7 @@ pub(crate) fn route(gateway: &Gateway, method: &Method, path: &str, query: Optio
         return Err(Refusal::new(StatusCode::FORBIDDEN, "gateway_route", sentence));
     }
     let query = query.map(|q| format!("?{q}")).unwrap_or_default();
-    Ok(format!("{}{path}{query}", gateway.prefix))
+    Ok((format!("{}{path}{query}", gateway.prefix), called.and_then(|(_, protocol)| *protocol)))
 }
 
 /// Model names hold a slash (`anthropic/claude-…`), but never walk up.
@@ -64,7 +76,11 @@ mod tests {
     #[track_caller]
     fn check(method: Method, path: &str, expected: Option<&str>) {
         let gateway = Gateway::parse("https://litellm.example.com/base/").expect("an address");
-        assert_eq!(route(&gateway, &method, path, None).ok().as_deref(), expected, "{method} {path}");
+        assert_eq!(
+            route(&gateway, &method, path, None).ok().as_ref().map(|(path, _)| path.as_str()),
+            expected,
+            "{method} {path}"
+        );
     }
 
     #[test]
@@ -111,8 +127,8 @@ mod tests {
     fn the_query_goes_along() {
         let gateway = Gateway::parse("http://10.0.0.5:4000").expect("an address");
         assert_eq!(
-            route(&gateway, &Method::POST, "/v1/messages", Some("beta=true")).ok().as_deref(),
-            Some("/v1/messages?beta=true")
+            route(&gateway, &Method::POST, "/v1/messages", Some("beta=true")).ok(),
+            Some(("/v1/messages?beta=true".to_owned(), Some(Protocol::Messages)))
         );
         assert_eq!(gateway.authority(), "10.0.0.5:4000");
     }

@@ -18,6 +18,7 @@ pub mod fuzz;
 mod gateway;
 mod grants;
 mod listener;
+mod meter;
 mod names;
 mod needles;
 mod passthrough;
@@ -42,6 +43,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use lap_domain::budget::Allowance;
 use lap_domain::egress::Host;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -49,12 +51,14 @@ use tokio_util::task::TaskTracker;
 
 pub use error::{GrantsError, VaultError};
 pub use grants::{Gateway, Grants, ResolveOverride};
+pub use meter::Metered;
 pub use names::InsideNet;
 pub use record::Record;
 pub use upstream::outbound::Outbound;
 
 use authority::Authority;
 use grants::Table;
+use meter::Meter;
 use names::Names;
 use record::Exchange;
 use refusal::Refusal;
@@ -111,6 +115,7 @@ pub struct Vault {
     changed: watch::Sender<u64>,
     /// Bounded; full: requests wait until there is room for their record.
     records: mpsc::Sender<Record>,
+    meter: Arc<Meter>,
     pool: Arc<Pool>,
     resolver: Resolver,
     signing_room: sigv4::Room,
@@ -141,6 +146,7 @@ impl Vault {
             changed: watch::Sender::new(0),
             records,
             pool: Pool::new(tasks.clone(), room.clone()),
+            meter: Arc::default(),
             resolver: Resolver::new(),
             signing_room: sigv4::Room::new(),
             tasks,
@@ -173,6 +179,17 @@ impl Vault {
         }
         self.changed.send_modify(|n| *n += 1);
         Ok(())
+    }
+
+    /// Replaces the limits of what model calls may use; they hold for the next call. What this vault has metered itself is
+    /// added to what counts against them.
+    pub fn set_allowances(&self, allowances: Vec<Allowance>) {
+        self.meter.set_allowances(allowances);
+    }
+
+    /// How many model calls were refused for a budget, and why the newest one was.
+    pub fn refused_for_budget(&self) -> (u64, Option<String>) {
+        self.meter.refused()
     }
 
     /// Serves the sandbox's connections and its resolver until `stop`; a vault serves once. Returns after its tasks have

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::OwnedPermit;
 
+use crate::meter::Metered;
+
 /// What a request was and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// When its head had arrived.
     pub started: SystemTime,
@@ -32,6 +34,8 @@ pub struct Record {
     pub verdict: String,
     /// Why it was refused or how it failed, in words; of what was allowed, that it passed unread.
     pub detail: Option<String>,
+    /// What it used, if it was a model call.
+    pub metered: Option<Metered>,
 }
 
 /// A request under way. Its record is sent when the last holder lets go: the answer's body, usually.
@@ -55,6 +59,7 @@ struct Draft {
     status: Option<u16>,
     refusal: Option<(&'static str, String)>,
     note: Option<&'static str>,
+    metered: Option<Metered>,
 }
 
 impl Exchange {
@@ -89,6 +94,11 @@ impl Exchange {
         self.draft().note = Some(note);
     }
 
+    /// What the model call used.
+    pub fn set_metered(&self, metered: Metered) {
+        self.draft().metered = Some(metered);
+    }
+
     /// Notes that the credentials of these bits were swapped in; `table` knows their names.
     pub fn add_swapped(&self, mask: u128, table: &Arc<crate::grants::Table>) {
         if mask == 0 {
@@ -114,7 +124,7 @@ impl Drop for Exchange {
         let mask = *self.swapped.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.names.lock().unwrap_or_else(PoisonError::into_inner).take();
         let credentials = table.map(|table| table.names_of(mask)).unwrap_or_default();
-        let Draft { method, host, path, status, refusal, note } = std::mem::take(&mut *self.draft());
+        let Draft { method, host, path, status, refusal, note, metered } = std::mem::take(&mut *self.draft());
         let (verdict, detail) = match refusal {
             Some((code, detail)) => (code.to_owned(), Some(detail)),
             None => ("allowed".to_owned(), note.map(str::to_owned)),
@@ -131,6 +141,7 @@ impl Drop for Exchange {
             credentials,
             verdict,
             detail,
+            metered,
         });
     }
 }

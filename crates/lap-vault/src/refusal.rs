@@ -9,6 +9,9 @@ use crate::record::Exchange;
 use crate::upstream::UpstreamError;
 
 static BLOCKED: HeaderName = HeaderName::from_static("x-lap-blocked");
+static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// The code of a refusal at the limit of a budget.
+const BUDGET: &str = "budget";
 
 /// Why a request does not go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,16 +59,34 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", sentence)
     }
 
+    /// A limit of what model calls may use is reached.
+    pub fn budget(sentence: String) -> Self {
+        Self::new(StatusCode::PAYMENT_REQUIRED, BUDGET, sentence)
+    }
+
     /// The answer, noted in the record.
     pub fn into_response(self, exchange: Option<&Exchange>) -> Response<Relay> {
-        let mut response = Response::new(Relay::text(format!("LAP: {}\n", self.sentence)));
+        let is_budget = self.code == BUDGET;
+        let text = if is_budget { budget_body(&self.sentence) } else { format!("LAP: {}\n", self.sentence) };
+        let mut response = Response::new(Relay::text(text));
         *response.status_mut() = self.status;
         response.headers_mut().insert(BLOCKED.clone(), HeaderValue::from_static(self.code));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        let kind = if is_budget { "application/json" } else { "text/plain; charset=utf-8" };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if is_budget {
+            // Clients of models try again by themselves; the official ones listen to this.
+            response.headers_mut().insert(SHOULD_RETRY.clone(), HeaderValue::from_static("false"));
+        }
         if let Some(exchange) = exchange {
             exchange.set_status(self.status.as_u16());
             exchange.set_refusal(self.code, self.sentence);
         }
         response
     }
+}
+
+/// An error as clients of Anthropic's and of OpenAI's protocols alike show it to people.
+fn budget_body(sentence: &str) -> String {
+    let sentence = String::from_utf8_lossy(&crate::forms::json(sentence.as_bytes())).into_owned();
+    format!(r#"{{"type":"error","error":{{"type":"budget","message":"{sentence}","code":"budget","param":null}}}}"#)
 }

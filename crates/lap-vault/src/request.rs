@@ -14,6 +14,7 @@ use lap_domain::egress::{Host, parse_authority};
 use crate::body::{Direction, Relay, SignedBody};
 use crate::connection::{Connection, Meant};
 use crate::grants::{Open, Table};
+use crate::meter::{self, Background, Call, Protocol};
 use crate::record::{Exchange, redacted_path};
 use crate::refusal::Refusal;
 use crate::scrub::Care;
@@ -81,6 +82,8 @@ pub(crate) struct Way {
     pub scrubbed: u128,
     /// How it is signed, if it is to be signed anew.
     pub recognised: Recognised,
+    /// How it is metered, if it is a model call.
+    pub metered: Option<Protocol>,
 }
 
 async fn proceed(
@@ -260,7 +263,7 @@ async fn to_host(
     let uri = uri_of(connection.tls, &authority, path)?;
     let signer = recognised.signing.as_ref().map_or(0, |signing| signing.signer);
     let (swapped, scrubbed) = (swapped | in_path | signer, open.credential | open.sign);
-    Ok(Way { host, port, place, addresses, uri, authority, open, swapped, scrubbed, recognised })
+    Ok(Way { host, port, place, addresses, uri, authority, open, swapped, scrubbed, recognised, metered: None })
 }
 
 async fn to_gateway(
@@ -276,7 +279,11 @@ async fn to_gateway(
     let Some(target) = &table.gateway else {
         return Err(Refusal::new(StatusCode::BAD_GATEWAY, "dns", "No model gateway is configured."));
     };
-    let path = gateway::route(target, request.method(), request.uri().path(), request.uri().query())?;
+    let (path, metered) = gateway::route(target, request.method(), request.uri().path(), request.uri().query())?;
+    if metered.is_some() {
+        vault.meter.check()?;
+        meter::prepare(request.headers_mut())?;
+    }
     let swapped = gateway::headers(table, request.headers_mut())?;
     let addresses = route::gateway_addresses(vault, table, &target.host, target.port).await?;
     let place = Place {
@@ -291,7 +298,7 @@ async fn to_gateway(
     let uri = uri_of(target.tls, &authority, path)?;
     let (host, scrubbed) = (Host::Name(gateway::NAME.to_owned()), table.open_at_gateway());
     let (open, recognised) = (Open::default(), Recognised::default());
-    Ok(Way { host, port: asked.port, place, addresses, uri, authority, open, swapped, scrubbed, recognised })
+    Ok(Way { host, port: asked.port, place, addresses, uri, authority, open, swapped, scrubbed, recognised, metered })
 }
 
 /// Stands in a place until the pool has chosen among the judged addresses.
@@ -313,13 +320,13 @@ async fn forward(
     request: Request<Incoming>,
     exchange: &Arc<Exchange>,
 ) -> Result<Response<Relay>, Refusal> {
-    let Way { host, port, place, addresses, uri, authority, open, swapped, scrubbed, recognised } = way;
+    let Way { host, port, place, addresses, uri, authority, open, swapped, scrubbed, recognised, metered } = way;
     let Recognised { signing, body: read } = recognised;
     let (mut parts, body) = request.into_parts();
     let has_body = !body.is_end_stream();
     let care = match &signing {
         Some(signing) => signing.care(table, &open, swapped),
-        None if swapped != 0 || (open.body != 0 && has_body) => Care::Strict,
+        None if swapped != 0 || (open.body != 0 && has_body) || metered.is_some() => Care::Strict,
         None => Care::Lenient,
     };
     if care == Care::Strict {
@@ -329,18 +336,29 @@ async fn forward(
     if !has_body && !parts.headers.contains_key(CONTENT_LENGTH) || body.size_hint().exact().is_none() {
         parts.headers.remove(CONTENT_LENGTH);
     }
-    let body = match &read {
+    let mut body = match &read {
         Some(held) => held.relay(table, &open)?.counted(exchange.clone(), Direction::Out),
         None => substitute::body(table, open.body, &mut parts.headers, body, exchange).await?,
     };
+    let call = metered.map(|protocol| Call::new(&vault.meter, exchange, protocol));
+    if let Some(call) = &call {
+        body = body.watched(call.ask());
+    }
     if let Some(signing) = signing {
         signing.sign(table, parts.method.as_str(), &uri, &mut parts.headers)?;
     }
     let request = assemble(parts.method.clone(), uri, authority, parts.headers, body);
-    let answer =
-        vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| broken(&host, port, &error))?;
+    let answer = vault.pool.send(place, &addresses, &table.tls, request).await.map_err(|error| {
+        if let Some(call) = &call {
+            call.discard();
+        }
+        broken(&host, port, &error)
+    })?;
     let Answer { response, lease } = answer;
     let (mut head, body) = response.into_parts();
+    if let Some(call) = &call {
+        call.answered(&head);
+    }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::new(
             StatusCode::BAD_GATEWAY,
@@ -351,6 +369,9 @@ async fn forward(
     check_codings_of_answer(&head.headers)?;
     clean_answer(table, scrubbed, &mut head);
     let mut body = scrub::body(table, scrubbed, care, &parts.method, head.status, &mut head.headers, body)?;
+    if let Some(call) = &call {
+        body = body.watched(call.reply());
+    }
     if let Some(lease) = lease {
         body = body.leasing(lease);
     }
@@ -411,6 +432,13 @@ pub(crate) fn broken(host: &Host, port: u16, error: &UpstreamError) -> Refusal {
                 StatusCode::FORBIDDEN,
                 "signed_body",
                 format!("The request cannot be swapped: {error}."),
+            );
+        }
+        if let Some(background) = error.downcast_ref::<Background>() {
+            return Refusal::new(
+                StatusCode::FORBIDDEN,
+                "gateway_route",
+                format!("The request is refused: {background}."),
             );
         }
         cause = error.source();

@@ -18,7 +18,7 @@ use crate::refusal::Refusal;
 /// How much care an answer needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Care {
-    /// A credential went along: what cannot be read does not come back.
+    /// A credential went along, or it is metered: what cannot be read does not come back.
     Strict,
     /// A credential could have gone along: what can be read is searched.
     Lenient,
@@ -66,7 +66,8 @@ pub(crate) fn body(
     body: Incoming,
 ) -> Result<Relay, Refusal> {
     let bodyless = *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    if mask == 0 || body.is_end_stream() {
+    // A model's reply is read even where nothing in it is searched.
+    if (mask == 0 && care == Care::Lenient) || body.is_end_stream() {
         return Ok(Relay::incoming(body));
     }
     if bodyless {

@@ -67,7 +67,7 @@ pub(crate) async fn open(
     upgrade: Upgrade,
     exchange: &Arc<Exchange>,
 ) -> Result<Response<Relay>, Refusal> {
-    let Way { host, port, mut place, addresses, uri, authority, open, swapped, scrubbed, recognised } = way;
+    let Way { host, port, mut place, addresses, uri, authority, open, swapped, scrubbed, recognised, metered: _ } = way;
     if host.name() == Some(gateway::NAME) {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,

@@ -125,6 +125,7 @@ impl Data {
             "repo_url": null, "branch": "main", "mcp_servers": [], "env_vars": {}, "env_var_hosts": {},
             "plain_env_vars": [], "attached_skill_ids": [], "allow_out": [], "deny_out": [], "sandbox_files": [],
             "mcp_headers": {}, "permission_mode": "bypass", "image": null, "requirements": null, "warnings": [],
+            "max_tokens": null, "max_cost_usd": null, "usage": no_usage(),
             "created_at": "2026-01-01T00:00:00.000Z", "updated_at": "2026-01-01T00:00:00.000Z",
         });
         merge(&mut agent, given);
@@ -142,7 +143,7 @@ impl Data {
             "tty_token": null, "response": null, "created_at": format!("2026-01-01T00:{n_minutes:02}:00.000Z"),
             "last_seen_at": format!("2026-01-01T00:{n_minutes:02}:30.000Z"), "idle_timeout_ms": 86_400_000,
             "title_preview": null,
-            "usage": { "input_tokens": 0, "output_tokens": 0, "cached_tokens": 0, "cost_usd": null },
+            "usage": no_usage(), "max_tokens": null, "max_cost_usd": null,
         }));
         self.logs.insert(id.clone(), Vec::new());
         id
@@ -349,6 +350,18 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             let fits = |row: &&Value| wants("agent_id", row) && wants("status", row);
             list(shared.with(|data| data.sessions.iter().filter(fits).cloned().collect()))
         }
+        (&Method::GET, ["usage"]) => list(vec![
+            json!({
+                "agent_id": "00000000-0000-7000-8000-000000000001", "agent_name": "backend", "model": "m",
+                "day": "2026-01-02", "calls": 3, "estimated_calls": 1, "unpriced_calls": 1, "input_tokens": 12_345,
+                "output_tokens": 67, "cached_tokens": 12_000, "cache_write_tokens": 0, "cost_usd": 0.0123,
+            }),
+            json!({
+                "agent_id": "00000000-0000-7000-8000-000000000003", "model": "m", "day": "2026-01-01", "calls": 1,
+                "estimated_calls": 0, "unpriced_calls": 0, "input_tokens": 5, "output_tokens": 1,
+                "cached_tokens": 0, "cache_write_tokens": 0, "cost_usd": null,
+            }),
+        ]),
         (method, ["managed_agents", "sessions", id, rest @ ..]) => {
             let Some(session) = shared.with(|data| data.session(id).cloned()) else { return Ok(not_found("session")) };
             match (method, rest) {
@@ -503,4 +516,11 @@ fn stream(
     let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
     response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
     response
+}
+
+fn no_usage() -> Value {
+    json!({
+        "calls": 0, "estimated_calls": 0, "unpriced_calls": 0, "input_tokens": 0, "output_tokens": 0,
+        "cached_tokens": 0, "cache_write_tokens": 0, "cost_usd": null, "models": []
+    })
 }

@@ -58,6 +58,7 @@ fn everything_wrong_is_said_at_once() {
         permission_mode: Some("maybe".to_owned()),
         image: Some(String::new()),
         requirements: Some("x".repeat(MAX_REQUIREMENTS_BYTES + 1)),
+        budget: Budget { max_tokens: Some(0), max_cost_usd: Some(-1.0) },
     };
     check_refused(
         new,
@@ -69,6 +70,8 @@ fn everything_wrong_is_said_at_once() {
             "sandbox_files[0].sandbox_path",
             "sandbox_files[0].content_type",
             "sandbox_files[0].content",
+            "max_tokens",
+            "max_cost_usd",
             "name",
             "model",
             "prompt",

@@ -51,11 +51,15 @@ fn everything_wrong_with_a_new_session_is_said_at_once() {
         branch: Some("-x"),
         initial_prompt: Some(""),
         initial_attachments: &[],
+        budget: Budget { max_tokens: Some(0), max_cost_usd: None },
         vars: Vars { env_vars: &env_vars.into(), plain_env_vars: &["B".to_owned()], env_var_hosts: &BTreeMap::new() },
     };
     let Err(InputRefusal::Invalid(problems)) = validate_new(&input) else { panic!("taken") };
     let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
-    assert_eq!(fields, ["title", "branch", "env_vars.PATH", "plain_env_vars[0]", "env_vars.A", "initial_prompt"]);
+    assert_eq!(
+        fields,
+        ["title", "branch", "max_tokens", "env_vars.PATH", "plain_env_vars[0]", "env_vars.A", "initial_prompt"]
+    );
     let long = "x".repeat(turn::MAX_TEXT_BYTES + 1);
     let too_long = SessionInput { initial_prompt: Some(&long), ..input };
     assert!(matches!(validate_new(&too_long), Err(InputRefusal::TextTooLong { .. })));
@@ -65,6 +69,7 @@ fn everything_wrong_with_a_new_session_is_said_at_once() {
         branch: None,
         initial_prompt: None,
         initial_attachments: &[],
+        budget: Budget::default(),
         vars: Vars { env_vars: &empty, plain_env_vars: &[], env_var_hosts: &BTreeMap::new() },
     };
     assert_eq!(validate_new(&fine), Ok(()));

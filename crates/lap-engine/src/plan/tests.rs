@@ -2,7 +2,6 @@
 
 use expect_test::{Expect, expect};
 use lap_domain::ids::AgentId;
-use lap_domain::session::Usage;
 
 use super::*;
 
@@ -26,7 +25,6 @@ fn session(name: &str, state: SessionState) -> SessionSeen {
             title_preview: None,
             response: None,
             session_env_keys: Vec::new(),
-            usage: Usage::default(),
             created_at: NOW,
             last_seen_at: NOW,
             idle_timeout_ms: 24 * HOUR,

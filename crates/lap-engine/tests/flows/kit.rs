@@ -255,6 +255,7 @@ impl Sidecar {
             last_turn_id: memory.last_turn_id.clone(),
             holds: Vec::new(),
             pid: 1,
+            limited: false,
         };
         writer.send(&SidecarToServer::Hello(hello)).await.expect("the server reads");
         Self { reader, writer, memory, resume_after: 0, waiting: VecDeque::new() }

@@ -80,6 +80,30 @@ impl Params {
         found
     }
 
+    /// Some of a few words, with commas between them.
+    pub(crate) fn words<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<Vec<T>> {
+        let value = self.text(name)?;
+        let meaning = |word: &str| words.iter().find(|(known, _)| *known == word).map(|(_, meaning)| *meaning);
+        let found: Option<Vec<T>> = value.split(',').map(|word| meaning(word.trim())).collect();
+        if found.is_none() {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.problems.push(Problem::new(name, format!("must be of {}, with commas between", known.join(", "))));
+        }
+        found
+    }
+
+    /// A day of the calendar.
+    pub(crate) fn day(&mut self, name: &str) -> Option<String> {
+        let value = self.text(name)?;
+        match value.parse::<jiff::civil::Date>() {
+            Ok(day) if value.len() == "2026-01-31".len() => Some(day.to_string()),
+            _ => {
+                self.problems.push(Problem::new(name, "must be a day such as 2026-01-31"));
+                None
+            }
+        }
+    }
+
     /// `limit` and `offset` of a list.
     pub(crate) fn paging(&mut self) -> Paging {
         let limit = self.number("limit", 1..=200).and_then(|limit| u32::try_from(limit).ok());

@@ -67,7 +67,8 @@ fn wrong_types_are_located_and_values_are_not_repeated() {
     );
     check::<AnswerPermission>(r#"{"decision":"perhaps"}"#, "decision: must be one of `allow`, `allow_always`, `deny`");
     check::<AnswerPermission>("{}", "decision: is required");
-    check::<PatchSession>("{}", "title: is required");
+    check::<PatchSession>("{}", "taken");
+    check::<PatchSession>(r#"{"max_tokens":-1}"#, "max_tokens: must be a whole number from 0");
     check::<PatchSession>(r#"{"title":null}"#, "taken");
 }
 

@@ -179,8 +179,8 @@ impl Server {
         let event =
             EventKind::TurnCompleted { turn_id: turn.to_string(), message: message.clone(), usage: Usage::default() };
         let answer = serde_json::to_string(&message).expect("plain data");
-        let (text, usage) = (text.to_owned(), lap_domain::session::Usage::default());
-        let write = Write::TurnCompleted { turn_id: turn.clone(), answer, text, usage, event: event_body(&event) };
+        let (turn_id, text) = (turn.clone(), text.to_owned());
+        let write = Write::TurnCompleted { turn_id, answer, text, event: event_body(&event) };
         self.report(session, vec![write]).await;
     }
 

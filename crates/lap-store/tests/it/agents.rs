@@ -113,6 +113,7 @@ async fn lists_sort_search_and_page() {
             stubs: [].into(),
             first_turn: None,
             boot_token: "of-the-first".into(),
+            budget: Budget::default(),
         };
         kit.store.insert_session(new).await.expect("inserts");
     }
@@ -181,6 +182,7 @@ async fn deleting_ends_the_live_sessions_and_keeps_their_history() {
         stubs: [].into(),
         first_turn: None,
         boot_token: "of-the-first".into(),
+        budget: Budget::default(),
     };
     assert!(matches!(kit.store.insert_session(new).await, Err(StoreError::AgentDeleted)));
     let restart = kit.store.apply(&sid("s3"), 1, SessionEvent::Restart, NOW).await;

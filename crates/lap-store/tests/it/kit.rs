@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use lap_domain::agent::{self, Agent, NewAgent};
+pub use lap_domain::budget::Budget;
 use lap_domain::ids::{AgentId, SessionId, TurnId};
 use lap_domain::secret::Secret;
-use lap_domain::session::{Session, SessionEvent, SessionState, Usage};
+use lap_domain::session::{Session, SessionEvent, SessionState};
 use lap_domain::time::Timestamp;
+use lap_domain::usage::{ModelSpend, Spend};
 use lap_store::{EncryptionKey, Event, EventBody, LogItem, NewSession, NewTurn, Store, Write};
 
 pub struct Kit {
@@ -45,8 +47,15 @@ impl Kit {
             stubs: BTreeMap::new(),
             first_turn: None,
             boot_token: "of-the-first".into(),
+            budget: Budget::default(),
         };
         self.store.insert_session(new).await.expect("inserts")
+    }
+
+    /// What the session has used, one line per model.
+    pub async fn used(&self, id: &str) -> Vec<String> {
+        let used = self.store.usage_of_sessions(&[&sid(id)]).await.expect("reads").remove(id).unwrap_or_default();
+        used.iter().map(|ModelSpend { model, spend }| format!("{model}: {}", told(spend))).collect()
     }
 
     pub fn database(&self) -> PathBuf {
@@ -102,7 +111,6 @@ pub fn session(id: &str, agent: &str) -> Session {
         title_preview: None,
         response: None,
         session_env_keys: vec!["KEY".to_owned()],
-        usage: Usage::default(),
         created_at: NOW,
         last_seen_at: NOW,
         idle_timeout_ms: 10_000,
@@ -136,7 +144,19 @@ pub fn completed(turn: &str, text: &str) -> Write {
         turn_id: tid(turn),
         answer: format!("{{\"answer\":\"{text}\"}}"),
         text: text.to_owned(),
-        usage: Usage { input_tokens: 10, output_tokens: 2, cached_tokens: 1, cost_usd: Some(0.5) },
         event: event("turn.completed", "{}"),
     }
+}
+
+/// A call of this model with so many tokens in.
+pub fn metered(model: &str, input_tokens: u64, cost_usd: Option<f64>) -> Write {
+    let spend = Spend { calls: 1, input_tokens, cost_usd, ..Spend::default() };
+    Write::Metered(ModelSpend { model: model.to_owned(), spend })
+}
+
+/// A sum in words.
+pub fn told(spend: &Spend) -> String {
+    let Spend { calls, input_tokens, output_tokens, cost_usd, .. } = spend;
+    let cost = cost_usd.map(|cost| format!(" ${cost}")).unwrap_or_default();
+    format!("{calls} calls {input_tokens} in {output_tokens} out{cost}")
 }

@@ -1,6 +1,6 @@
 //! The sandbox's log is stored exactly once, whatever is sent again and whoever sends it.
 
-use lap_domain::session::{EndReason, Phase, SessionEvent, SessionState, Usage};
+use lap_domain::session::{EndReason, Phase, SessionEvent, SessionState};
 use lap_domain::time::Timestamp;
 use lap_store::{EgressLine, LogItem, StoreError, Write};
 
@@ -93,15 +93,15 @@ async fn a_whole_turn() {
         item(3, Write::TurnEvent { turn_id: tid("t1"), event: event("turn.started", "{}") }),
         item(4, message.clone()),
         item(5, egress("x.example:443")),
-        item(6, Write::Usage(Usage { input_tokens: 1, ..Usage::default() })),
+        item(6, metered("claude", 10, Some(0.5))),
         LogItem { at: Timestamp(7_000), ..item(7, completed("t1", "hi")) },
     ];
     let done = kit.store.append_log(&id, 1, during.clone()).await.expect("works");
     assert!(done.turn_over);
-    assert_eq!(done.session.usage, Usage { input_tokens: 11, output_tokens: 2, cached_tokens: 1, cost_usd: Some(0.5) });
     assert_eq!(done.session.last_seen_at, Timestamp(7_000));
     let again = kit.store.append_log(&id, 1, during).await.expect("works");
-    assert_eq!((again.session.usage, again.turn_over, again.events.len()), (done.session.usage, false, 0));
+    assert_eq!((again.turn_over, again.events.len()), (false, 0));
+    assert_eq!(kit.used("s1").await, ["claude: 1 calls 10 in 0 out $0.5"], "counted once");
     let roles: Vec<_> = kit.store.messages(&id, 0, 10).await.expect("reads").into_iter().map(|it| it.role).collect();
     assert_eq!(roles, ["user", "assistant"]);
     let kinds: Vec<String> =
@@ -143,25 +143,14 @@ async fn what_a_hostile_guest_says_out_of_turn_is_dropped() {
             },
         ),
         item(7, forged("m", "t2")),
-        item(
-            8,
-            Write::Usage(Usage {
-                input_tokens: u64::MAX,
-                output_tokens: 0,
-                cached_tokens: 0,
-                cost_usd: Some(f64::NAN),
-            }),
-        ),
-        item(
-            9,
-            Write::Usage(Usage { input_tokens: u64::MAX, output_tokens: 0, cached_tokens: 0, cost_usd: Some(-1.0) }),
-        ),
+        item(8, metered("m", u64::MAX, Some(f64::NAN))),
+        item(9, metered("m", 1, Some(-1.0))),
     ];
     let done = kit.store.append_log(&id, 1, hostile).await.expect("the log goes on");
     assert_eq!((done.seq, done.refused.len(), done.turn_over), (9, 1, false));
     assert_eq!(kit.log("s1").await, log);
     assert_eq!(kit.store.waiting_turns(&id).await.expect("counts"), 2);
-    assert_eq!(done.session.usage.cost_usd, None);
+    assert_eq!(kit.used("s1").await, ["m: 2 calls 1000000000001 in 0 out"], "clamped");
     let overwrite = vec![item(10, forged("message of t1", "t1"))];
     kit.store.append_log(&id, 1, overwrite).await.expect("the log goes on");
     let messages = kit.store.messages(&id, 0, 10).await.expect("reads");

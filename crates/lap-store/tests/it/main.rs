@@ -9,3 +9,4 @@ mod rotate;
 mod safety;
 mod sessions;
 mod turns;
+mod usage;

@@ -26,6 +26,7 @@ async fn a_session_comes_back_as_it_went_in() {
         stubs: stubs(&[("K", "stub_k")]),
         first_turn: Some(turn("s1", "t1")),
         boot_token: "of-the-first".into(),
+        budget: Budget::default(),
     };
     let stored = kit.store.insert_session(new).await.expect("inserts");
     let expect = Session { title_preview: Some("preview t1".to_owned()), ..full };
@@ -40,6 +41,7 @@ async fn a_session_comes_back_as_it_went_in() {
         stubs: BTreeMap::new(),
         first_turn: None,
         boot_token: "of-the-first".into(),
+        budget: Budget::default(),
     };
     assert!(matches!(kit.store.insert_session(orphan).await, Err(StoreError::NotFound { what: "agent", .. })));
 }
@@ -124,6 +126,7 @@ async fn lists_filter_and_page_newest_first() {
                 stubs: [].into(),
                 first_turn: None,
                 boot_token: "of-the-first".into(),
+                budget: Budget::default(),
             })
             .await
             .expect("inserts");

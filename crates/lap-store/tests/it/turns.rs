@@ -144,6 +144,7 @@ async fn the_first_prompt_waits_for_the_session_and_its_answer_is_the_response()
         stubs: [].into(),
         first_turn: Some(turn("s1", "t1")),
         boot_token: "of-the-first".into(),
+        budget: Budget::default(),
     };
     kit.store.insert_session(new).await.expect("inserts");
     assert_eq!(kit.store.claim_next_turn(&id, 1, NOW).await.expect("works"), None, "not before it is ready");

@@ -75,7 +75,7 @@ pub fn gateway_route(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(input.rest()) else { return };
     let Ok(asked) = text.parse::<http::uri::PathAndQuery>() else { return };
     let target = Gateway::parse("https://gateway.example.com/proxy").expect("a gateway");
-    let Ok(path) = gateway::route(&target, &method, asked.path(), asked.query()) else { return };
+    let Ok((path, metered)) = gateway::route(&target, &method, asked.path(), asked.query()) else { return };
     let bare = path.split('?').next().unwrap_or_default();
     let url = url::Url::parse(&format!("https://gateway.example.com{path}")).expect("a route makes a URL");
     assert_eq!(url.path(), bare, "a server could read the path otherwise");
@@ -89,6 +89,8 @@ pub fn gateway_route(data: &[u8]) {
                 .contains(&route),
         "{method} {path}"
     );
+    let unmetered = model || route == "/messages/count_tokens";
+    assert_eq!(metered.is_none(), unmetered, "{method} {path}");
 }
 
 /// A request that is believed goes where its connection goes, and says so in words that others read the same way.

@@ -48,6 +48,10 @@ impl Seen {
     }
 }
 
+/// Marks an answer that does not come.
+#[derive(Clone)]
+pub struct Never;
+
 #[derive(Clone)]
 pub struct Upstream {
     pub tls: SocketAddr,
@@ -61,6 +65,8 @@ pub struct Upstream {
     /// The server's end of every WebSocket, after its handshake.
     pub websockets: Arc<tokio::sync::Mutex<mpsc::Receiver<Websocket>>>,
     websockets_in: mpsc::Sender<Websocket>,
+    /// What the gateway answers to model calls, one after the other; without one it echoes.
+    pub replies: Arc<Mutex<std::collections::VecDeque<Response<Body>>>>,
 }
 
 pub type Websocket = TokioIo<hyper::upgrade::Upgraded>;
@@ -103,6 +109,7 @@ pub async fn upstream() -> Upstream {
         sse_feed,
         websockets: Arc::new(tokio::sync::Mutex::new(websockets)),
         websockets_in,
+        replies: Arc::default(),
     };
     let state = upstream.clone();
     tokio::spawn(async move {
@@ -170,6 +177,13 @@ async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Bod
     let mut echo = text.into_bytes();
     echo.extend_from_slice(&body);
     let auth = parts.headers.get("authorization").cloned().unwrap_or_else(|| http::HeaderValue::from_static(""));
+    let reply = if path.starts_with("/base/") { state.replies.lock().unwrap().pop_front() } else { None };
+    if let Some(reply) = reply {
+        if reply.extensions().get::<Never>().is_some() {
+            std::future::pending::<()>().await;
+        }
+        return reply;
+    }
     match path.as_str() {
         "/coded" => {
             let coding = parts.uri.query().unwrap_or("gzip").to_owned();
@@ -248,7 +262,7 @@ async fn answer(mut request: Request<Incoming>, state: Upstream) -> Response<Bod
     }
 }
 
-async fn pack<W>(mut encoder: W, bytes: &[u8]) -> Vec<u8>
+pub async fn pack<W>(mut encoder: W, bytes: &[u8]) -> Vec<u8>
 where
     W: tokio::io::AsyncWrite + Unpin + Inner,
 {

@@ -134,7 +134,8 @@ async fn does_the_whole_job(kind: &Kind) {
     assert!(others.is_empty(), "nothing else leaves: {others:#?}");
     assert!(record.iter().any(|line| line.host == opening && line.credentials == ["MCP_TOKEN"]), "{record:#?}");
     let after = world.client.session(&session.id).await.expect("still there");
-    assert!(after.usage.input_tokens > 0 && after.usage.output_tokens > 0, "{:?}", after.usage);
+    let used = after.usage.total;
+    assert!(used.input_tokens > 0 && used.output_tokens > 0 && used.cost_usd > Some(0.0), "{used:?}");
     assert!(after.harness_session_id.is_some());
     world.end().await;
 }

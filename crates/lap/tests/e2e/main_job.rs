@@ -93,7 +93,7 @@ async fn an_agent_mends_a_repository_and_pushes() {
     assert!(others.is_empty(), "nothing else leaves: {others:#?}");
 
     let after = world.client.session(&session.id).await.expect("still there");
-    assert!(after.usage.input_tokens > 0 && after.usage.output_tokens > 0, "{:?}", after.usage);
+    assert!(after.usage.total.input_tokens > 0 && after.usage.total.output_tokens > 0, "{:?}", after.usage);
     assert_eq!(after.title_preview.as_deref(), Some(TASK));
     let conversation = world.client.messages(&session.id).await.expect("the conversation");
     assert_eq!(conversation.first().map(|message| message.info.role.as_str()), Some("user"));
