@@ -102,6 +102,8 @@ pub enum ClientCommand {
     Logs(LogsArgs),
     /// Show what the vault let out of a session's sandbox, and what it refused
     Egress(EgressArgs),
+    /// Show what model calls used: tokens and cost
+    Usage(UsageArgs),
     /// End a session; its conversation stays readable
     Stop(SessionArgs),
     /// End a session and erase it
@@ -222,6 +224,10 @@ An empty value clears a field that may be empty: --prompt ''
 Lists are replaced as a whole; -e adds or changes single variables, --unset-env
 removes them.";
 
+/// A limit as it is given; `none` takes it away.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limit<T>(pub Option<T>);
+
 /// Fields that creating and editing share.
 #[derive(Debug, Default, Args)]
 pub struct AgentFields {
@@ -276,6 +282,12 @@ pub struct AgentFields {
     /// File of pip requirements installed at start
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub requirements: Option<PathBuf>,
+    /// How many tokens the model calls of all its sessions may use; none: no limit
+    #[arg(long, value_name = "N|none", value_parser = crate::variables::limit::<u64>)]
+    pub max_tokens: Option<Limit<u64>>,
+    /// How many US dollars they may cost; none: no limit
+    #[arg(long, value_name = "USD|none", value_parser = crate::variables::limit::<f64>)]
+    pub max_cost_usd: Option<Limit<f64>>,
     /// JSON file with any fields of the API; options given beside it win
     #[arg(short = 'f', long = "from", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub from: Option<PathBuf>,
@@ -502,6 +514,32 @@ pub struct LogsArgs {
 pub struct EgressArgs {
     /// Id of the session, or a URL that ends with it
     pub session: String,
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lap usage`
+#[derive(Debug, Args)]
+pub struct UsageArgs {
+    /// What to sum by: agent, session, model, day, with commas between [default of the server: agent,model,day]
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<String>,
+    /// Only this agent, by name or id
+    #[arg(long)]
+    pub agent: Option<String>,
+    /// Only this session, by id or URL
+    #[arg(long)]
+    pub session: Option<String>,
+    /// Only this model
+    #[arg(long)]
+    pub model: Option<String>,
+    /// From this day on, in UTC
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub from: Option<String>,
+    /// Up to this day
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub to: Option<String>,
     /// Print a JSON array
     #[arg(long)]
     pub json: bool,

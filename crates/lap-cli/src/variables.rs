@@ -125,3 +125,12 @@ pub(crate) fn file_pair(text: &str) -> Result<(PathBuf, String), String> {
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
 }
+/// `--max-tokens N`, `--max-cost-usd none`.
+pub(crate) fn limit<T: std::str::FromStr>(text: &str) -> Result<crate::args::Limit<T>, String> {
+    if text == "none" {
+        return Ok(crate::args::Limit(None));
+    }
+    text.parse()
+        .map(|limit| crate::args::Limit(Some(limit)))
+        .map_err(|_| "give a number, or `none` for no limit".to_owned())
+}

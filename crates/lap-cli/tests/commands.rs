@@ -360,9 +360,9 @@ async fn agents_are_created_shown_edited_and_deleted() {
         .check(
             "agent edit backend --prompt hi --repo= --unset-env GITHUB_TOKEN",
             expect![[r#"
-        exit 0
-        err| Saved. New sessions have the change; changed variables reach live sessions at once.
-    "#]],
+                exit 0
+                err| Saved. New sessions have the change; changed variables and limits reach live sessions at once.
+            "#]],
         )
         .await;
     let sent = place.mock.with(|data| data.bodies.last().unwrap().1.clone());
@@ -521,35 +521,48 @@ async fn names_that_fit_several_agents_are_listed() {
         .check(
             "agents --search twins --json",
             expect![[r#"
-        exit 0
-        out| [
-        out|   {
-        out|     "id": "00000000-0000-7000-8000-000000000003",
-        out|     "name": "twins",
-        out|     "model": "m/1",
-        out|     "prompt": null,
-        out|     "harness_id": "opencode",
-        out|     "supports_tui": false,
-        out|     "repo_url": null,
-        out|     "branch": "main",
-        out|     "mcp_servers": [],
-        out|     "env_vars": {},
-        out|     "env_var_hosts": {},
-        out|     "plain_env_vars": [],
-        out|     "attached_skill_ids": [],
-        out|     "allow_out": [],
-        out|     "deny_out": [],
-        out|     "sandbox_files": [],
-        out|     "mcp_headers": {},
-        out|     "permission_mode": "bypass",
-        out|     "image": null,
-        out|     "requirements": null,
-        out|     "warnings": [],
-        out|     "created_at": "2026-01-01T00:00:00.000Z",
-        out|     "updated_at": "2026-01-01T00:00:00.000Z"
-        out|   }
-        out| ]
-    "#]],
+                exit 0
+                out| [
+                out|   {
+                out|     "id": "00000000-0000-7000-8000-000000000003",
+                out|     "name": "twins",
+                out|     "model": "m/1",
+                out|     "prompt": null,
+                out|     "harness_id": "opencode",
+                out|     "supports_tui": false,
+                out|     "repo_url": null,
+                out|     "branch": "main",
+                out|     "mcp_servers": [],
+                out|     "env_vars": {},
+                out|     "env_var_hosts": {},
+                out|     "plain_env_vars": [],
+                out|     "attached_skill_ids": [],
+                out|     "allow_out": [],
+                out|     "deny_out": [],
+                out|     "sandbox_files": [],
+                out|     "mcp_headers": {},
+                out|     "permission_mode": "bypass",
+                out|     "image": null,
+                out|     "requirements": null,
+                out|     "max_tokens": null,
+                out|     "max_cost_usd": null,
+                out|     "usage": {
+                out|       "calls": 0,
+                out|       "estimated_calls": 0,
+                out|       "unpriced_calls": 0,
+                out|       "input_tokens": 0,
+                out|       "output_tokens": 0,
+                out|       "cached_tokens": 0,
+                out|       "cache_write_tokens": 0,
+                out|       "cost_usd": null,
+                out|       "models": []
+                out|     },
+                out|     "warnings": [],
+                out|     "created_at": "2026-01-01T00:00:00.000Z",
+                out|     "updated_at": "2026-01-01T00:00:00.000Z"
+                out|   }
+                out| ]
+            "#]],
         )
         .await;
 }
@@ -837,6 +850,49 @@ async fn sessions_and_their_logs_are_listed() {
     "#]],
         )
         .await;
+}
+
+#[tokio::test]
+async fn what_models_used_is_shown_and_limited() {
+    let place = Place::new().await;
+    place.mock.add_agent("backend");
+    place.check("usage --agent backend", expect![[r#"
+        exit 0
+        out| DAY         AGENT                                 MODEL  CALLS  IN      CACHED  OUT  COST
+        out| 2026-01-01  00000000-0000-7000-8000-000000000003  m      1      5       0       1    -
+        out| 2026-01-02  backend                               m      3      ~12.3k  12.0k   ~67  $0.0123+
+        err| ~ in part estimated: calls that were cut off or answered without numbers. + and calls whose cost is not known.
+    "#]]).await;
+    let asked = place.mock.with(|data| data.requests.last().cloned().unwrap());
+    expect!["GET /api/v1/usage?agent_id=00000000-0000-7000-8000-000000000001&limit=200&offset=0"].assert_eq(&asked);
+    place
+        .check(
+            "usage --agent nobody",
+            expect![[r#"
+        exit 3
+        err| error: there is no agent `nobody`
+        err| `lap agents` lists agents, `lap agent create` makes one, `lap --help` lists commands.
+    "#]],
+        )
+        .await;
+    place
+        .check(
+            "agent edit backend --max-tokens many",
+            expect![[r#"
+        exit 2
+        err| error: invalid value 'many' for '--max-tokens <N|none>': give a number, or `none` for no limit
+        err|
+        err| For more information, try '--help'.
+    "#]],
+        )
+        .await;
+    place.run("agent edit backend --max-tokens 5000 --max-cost-usd 2.5", "").await;
+    let limits = |place: &Place| {
+        place.mock.with(|data| (data.agents[0]["max_tokens"].clone(), data.agents[0]["max_cost_usd"].clone()))
+    };
+    assert_eq!(limits(&place), (json!(5000), json!(2.5)));
+    place.run("agent edit backend --max-cost-usd none", "").await;
+    assert_eq!(limits(&place), (json!(5000), json!(null)));
 }
 
 #[tokio::test]

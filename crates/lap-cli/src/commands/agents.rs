@@ -10,8 +10,8 @@ use lap_api::agent::{Agent, CreateAgent, PatchAgent, SandboxFile};
 use lap_client::Client;
 use serde::de::DeserializeOwned;
 
-use super::confirm;
-use crate::args::{AgentCreateArgs, AgentDeleteArgs, AgentEditArgs, AgentFields, AgentShowArgs, AgentsArgs};
+use super::{confirm, usage};
+use crate::args::{AgentCreateArgs, AgentDeleteArgs, AgentEditArgs, AgentFields, AgentShowArgs, AgentsArgs, Limit};
 use crate::context::{Context, Io};
 use crate::failure::{Exit, Failure};
 use crate::resolve;
@@ -77,6 +77,8 @@ pub(super) async fn create(args: AgentCreateArgs, client: &Client, context: &mut
         permission_mode,
         image,
         requirements,
+        max_tokens,
+        max_cost_usd,
         from: _,
         json,
     } = fields;
@@ -94,6 +96,12 @@ pub(super) async fn create(args: AgentCreateArgs, client: &Client, context: &mut
     set(&mut new.permission_mode, permission_mode);
     set(&mut new.image, image);
     set(&mut new.requirements, text_of(requirements.as_deref())?);
+    if let Some(Limit(max)) = max_tokens {
+        new.max_tokens = max;
+    }
+    if let Some(Limit(max)) = max_cost_usd {
+        new.max_cost_usd = max;
+    }
     new.env_vars.extend(env_vars);
     new.env_var_hosts.extend(env_hosts);
     let replace = |field: &mut Vec<String>, given: Vec<String>| {
@@ -159,6 +167,8 @@ pub(super) async fn edit(args: AgentEditArgs, client: &Client, context: &mut Con
         permission_mode,
         image,
         requirements,
+        max_tokens,
+        max_cost_usd,
         from: _,
         json,
     } = fields;
@@ -188,6 +198,12 @@ pub(super) async fn edit(args: AgentEditArgs, client: &Client, context: &mut Con
     plain_field(&mut edit.permission_mode, permission_mode);
     clearable(&mut edit.image, image);
     clearable(&mut edit.requirements, text_of(requirements.as_deref())?);
+    if let Some(Limit(max)) = max_tokens {
+        edit.max_tokens = Some(max);
+    }
+    if let Some(Limit(max)) = max_cost_usd {
+        edit.max_cost_usd = Some(max);
+    }
     list(&mut edit.plain_env_vars, plain);
     list(&mut edit.allow_out, allow_out);
     list(&mut edit.deny_out, deny_out);
@@ -235,7 +251,7 @@ pub(super) async fn edit(args: AgentEditArgs, client: &Client, context: &mut Con
         io.json(&agent)?;
     }
     warn(&agent, io);
-    io.talk("Saved. New sessions have the change; changed variables reach live sessions at once.");
+    io.talk("Saved. New sessions have the change; changed variables and limits reach live sessions at once.");
     Ok(Exit::Ok)
 }
 
@@ -299,6 +315,9 @@ fn described(agent: &Agent) -> String {
     row("skills", &agent.attached_skill_ids.join(", "));
     row("image", agent.image.as_deref().unwrap_or_default());
     row("requirements", agent.requirements.as_deref().unwrap_or_default());
+    row("max tokens", &agent.max_tokens.map(|max| max.to_string()).unwrap_or_default());
+    row("max cost", &agent.max_cost_usd.map(|max| format!("${max}")).unwrap_or_default());
+    row("used", &usage::words(&agent.usage.total));
     row("created", &agent.created_at);
     row("updated", &agent.updated_at);
     text

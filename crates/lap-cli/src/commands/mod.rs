@@ -10,6 +10,7 @@ mod logs;
 mod open;
 mod send;
 mod sessions;
+mod usage;
 
 use clap::Parser;
 use lap_client::Client;
@@ -61,6 +62,7 @@ pub(crate) async fn dispatch(
         ClientCommand::Send(args) => send::send(args, &connect(options, context)?, &mut context.io).await,
         ClientCommand::Logs(args) => logs::logs(args, &connect(options, context)?, &mut context.io).await,
         ClientCommand::Egress(args) => logs::egress(args, &connect(options, context)?, &mut context.io).await,
+        ClientCommand::Usage(args) => usage::usage(args, &connect(options, context)?, &mut context.io).await,
         ClientCommand::Stop(args) => sessions::stop(&args, &connect(options, context)?, &mut context.io).await,
         ClientCommand::Delete(args) => sessions::delete(args, &connect(options, context)?, &mut context.io).await,
         ClientCommand::Completions(args) => {
