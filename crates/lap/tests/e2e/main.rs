@@ -1,6 +1,7 @@
 //! The built program, end to end: a real server process, real sandboxes, the real opencode, real git over https.
 
 mod bring_up;
+mod budgets;
 mod canary;
 mod events;
 mod github_app;
