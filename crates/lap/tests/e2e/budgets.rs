@@ -13,10 +13,29 @@ use crate::world::{Needs, World, say};
 const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_budget_ends_the_turn_in_words_and_more_of_it_goes_on() {
-    let world = World::new(Needs::Harness("opencode")).await;
+async fn opencode_ends_its_turn_in_words_and_goes_on_with_more() {
+    ends_its_turn_in_words_and_goes_on_with_more("opencode").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claude_code_ends_its_turn_in_words_and_goes_on_with_more() {
+    ends_its_turn_in_words_and_goes_on_with_more("claude-code").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claude_agent_sdk_ends_its_turn_in_words_and_goes_on_with_more() {
+    ends_its_turn_in_words_and_goes_on_with_more("claude-agent-sdk").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn codex_ends_its_turn_in_words_and_goes_on_with_more() {
+    ends_its_turn_in_words_and_goes_on_with_more("codex").await;
+}
+
+async fn ends_its_turn_in_words_and_goes_on_with_more(harness: &'static str) {
+    let world = World::new(Needs::Harness(harness)).await;
     let new =
-        CreateAgent { model: Some("test-model".into()), harness_id: Some("opencode".into()), ..CreateAgent::default() };
+        CreateAgent { model: Some("test-model".into()), harness_id: Some(harness.into()), ..CreateAgent::default() };
     let agent = world.agent(new).await;
     let session = world.ready(&agent, CreateSession { max_tokens: Some(1), ..CreateSession::default() }).await;
 
