@@ -81,6 +81,8 @@ codes! {
     Internal = "internal" => 500,
     /// The harness or its model failed the turn.
     HarnessFailed = "harness_failed" => 502,
+    /// Changed lists are stored, but the sandbox's vault has not confirmed them yet.
+    EgressPending = "egress_pending" => 503,
     /// The server shuts down, or the sandbox backend does not answer.
     Unavailable = "unavailable" => 503,
 }

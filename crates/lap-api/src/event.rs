@@ -72,6 +72,9 @@ pub enum EventKind {
     /// A credential that the platform makes itself could not be made; for a live session it is tried again.
     #[serde(rename = "credential.failed")]
     CredentialFailed { name: String, reason: String },
+    /// The session's lists were changed, and its vault lives by these now.
+    #[serde(rename = "egress.changed")]
+    EgressChanged { allow_out: Vec<String>, deny_out: Vec<String>, revision: u64 },
     /// A limit of the sandbox was hit.
     #[serde(rename = "sandbox.limit")]
     SandboxLimit { limit: String, detail: String },

@@ -50,6 +50,9 @@ pub struct Hello {
     /// Whether it keeps limits: then it must hear when they are taken away.
     #[serde(default)]
     pub limited: bool,
+    /// Revision of the egress lists its vault lives by; none from a sidecar of before lists could change.
+    #[serde(default)]
+    pub egress_revision: Option<u64>,
 }
 
 /// From server to sidecar.
@@ -60,8 +63,7 @@ pub enum ServerToSidecar {
     Welcome { protocol: u32, resume_after: u64 },
     /// Everything the sandbox needs, once. Holds secrets: never logged.
     Boot(Box<Boot>),
-    /// Replaces what the agent's and the platform's credentials mean; lists stay as they were at boot. Holds secrets: never
-    /// logged.
+    /// Replaces what the agent's and the platform's credentials mean. Holds secrets: never logged.
     Credentials {
         credentials: Vec<CredentialGrant>,
         /// Names whose value the server has not got at hand: these stay as they are.
@@ -70,6 +72,9 @@ pub enum ServerToSidecar {
     },
     /// Replaces the limits of what model calls may use.
     Budget(Budget),
+    /// Replaces the lists, unless the vault has this revision or a newer one. Answered by [`LogEntry::EgressInForce`]. Only for
+    /// sidecars whose hello names a revision.
+    Egress { revision: u64, allow_out: Vec<String>, deny_out: Vec<String> },
     /// All entries up to this one are stored.
     Ack { seq: u64 },
     /// For the guest.
@@ -104,6 +109,8 @@ pub enum LogEntry {
     Metered(Metered),
     /// The sidecar took [`ServerToSidecar::Boot`]: from here on it holds the session's own variables.
     Booted,
+    /// The vault judges by this revision of the session's lists from here on, and what they close is closed.
+    EgressInForce { revision: u64 },
     /// A limit of the sandbox was hit.
     Limit { limit: String, detail: String },
     /// The sandbox's first process ended; nothing follows.
@@ -183,6 +190,9 @@ pub struct Grants {
     /// Egress entries in the syntax of the agent's lists.
     pub allow_out: Vec<String>,
     pub deny_out: Vec<String>,
+    /// Which revision of the session's lists these are; 0: the agent's.
+    #[serde(default)]
+    pub egress_revision: u64,
     /// Hosts (`host[:port]`) open whatever `allow_out` says, deny still wins: MCP servers.
     pub implied: Vec<String>,
     /// Hosts (`host[:port]`) open until the guest reports that the clone is over: the repository's.

@@ -51,6 +51,18 @@ pub struct Session {
     pub max_tokens: Option<u64>,
     /// How many US dollars its model calls may cost.
     pub max_cost_usd: Option<f64>,
+    pub egress: SessionEgress,
+}
+
+/// The lists a session's sandbox lives by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEgress {
+    /// When not empty, everything else is closed.
+    pub allow_out: Vec<String>,
+    /// Wins over `allow_out`.
+    pub deny_out: Vec<String>,
+    /// False while the sandbox's vault has not confirmed them: it may still live by those before.
+    pub in_force: bool,
 }
 
 /// Tokens and cost of a turn or message, as its harness tells them. What counts is metered by the vault, see
@@ -99,6 +111,16 @@ pub struct PatchSession {
     pub max_tokens: Option<Option<u64>>,
     #[serde(with = "crate::double", skip_serializing_if = "Option::is_none")]
     pub max_cost_usd: Option<Option<f64>>,
+}
+
+/// Body of a change of a live session's lists. A list that is given replaces the one before; one that is not stays.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PatchEgress {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_out: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny_out: Option<Vec<String>>,
 }
 
 /// Body of the answer to a permission request.

@@ -100,7 +100,7 @@ pub enum ClientCommand {
     Send(SendArgs),
     /// Show what happened in a session
     Logs(LogsArgs),
-    /// Show what the vault let out of a session's sandbox, and what it refused
+    /// Show what the vault let out of a session's sandbox and what it refused, or change where it may go
     Egress(EgressArgs),
     /// Show what model calls used: tokens and cost
     Usage(UsageArgs),
@@ -509,11 +509,26 @@ pub struct LogsArgs {
     pub json: bool,
 }
 
+const EGRESS_HELP: &str = "\
+With --allow-out or --deny-out the lists of a live session are replaced instead,
+for its next request on; what they close is closed at once. An empty value
+empties a list:
+
+  lap egress SESSION --allow-out api.example.com --allow-out '*.github.com'
+  lap egress SESSION --deny-out ''";
+
 /// `lap egress`
 #[derive(Debug, Args)]
+#[command(after_help = EGRESS_HELP)]
 pub struct EgressArgs {
     /// Id of the session, or a URL that ends with it
     pub session: String,
+    /// Host, *.suffix, address or CIDR that this session may reach; anything else is then refused (repeatable)
+    #[arg(long, value_name = "ENTRY")]
+    pub allow_out: Vec<String>,
+    /// Host, *.suffix, address or CIDR that this session may not reach (repeatable)
+    #[arg(long, value_name = "ENTRY")]
+    pub deny_out: Vec<String>,
     /// Print a JSON array
     #[arg(long)]
     pub json: bool,

@@ -110,6 +110,9 @@ impl Transcript {
             EventKind::CredentialFailed { name, reason } => {
                 self.note(&mut out, &format!("no fresh {}: {}", clean(name), one_line(reason, LINE_WIDTH)));
             }
+            EventKind::EgressChanged { .. } => {
+                self.note(&mut out, "the lists of where the sandbox may go were changed");
+            }
             EventKind::SandboxLimit { limit, detail } => {
                 self.note(&mut out, &format!("limit {limit} reached: {}", one_line(detail, LINE_WIDTH)));
             }

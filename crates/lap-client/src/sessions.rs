@@ -6,7 +6,9 @@ use http::Method;
 use hyper::body::Incoming;
 use lap_api::list::{EventPage, List};
 use lap_api::message::{Message, SendMessage};
-use lap_api::session::{AnswerPermission, CreateSession, Interception, PatchSession, PermissionDecision, Session};
+use lap_api::session::{
+    AnswerPermission, CreateSession, Interception, PatchEgress, PatchSession, PermissionDecision, Session,
+};
 use serde_json::value::RawValue;
 
 use crate::error::Error;
@@ -63,6 +65,11 @@ impl Client {
     /// Changes a session's title or limits.
     pub async fn edit_session(&self, id: &str, edit: &PatchSession) -> Result<Session, Error> {
         self.json(Call::managed(Method::PATCH, &["sessions", id]).body(edit)).await
+    }
+
+    /// Changes where a live session's sandbox may go; returns once its vault lives by it.
+    pub async fn change_egress(&self, id: &str, lists: &PatchEgress) -> Result<Session, Error> {
+        self.json(Call::managed(Method::PATCH, &["sessions", id, "egress"]).body(lists)).await
     }
 
     /// Ends a session; what was said stays readable.

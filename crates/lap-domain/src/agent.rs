@@ -157,9 +157,6 @@ pub const MAX_REQUIREMENTS_BYTES: usize = 256 * 1024;
 /// How many MCP servers, skills, and headers of one server there may be.
 pub const MAX_ITEMS: usize = 50;
 
-/// How many entries an egress list may have.
-pub const MAX_EGRESS_ENTRIES: usize = 500;
-
 /// Shorter secrets are found by accident in harmless text, so responses are not scrubbed of them.
 pub const SHORT_SECRET_BYTES: usize = 8;
 
@@ -509,13 +506,8 @@ fn check(agent: &Agent, problems: &mut Vec<Problem>) {
             problem(format!("skill_ids[{i}]"), format!("`{id}` is attached twice"));
         }
     }
-    for (field, list) in [("allow_out", &agent.allow_out), ("deny_out", &agent.deny_out)] {
-        if list.len() > MAX_EGRESS_ENTRIES {
-            let message = format!("has {} entries; at most {MAX_EGRESS_ENTRIES} are allowed", list.len());
-            problems.push(Problem::new(field, message));
-        }
-        egress::parse_entries(field, list, problems);
-    }
+    egress::check_list("allow_out", &agent.allow_out, problems);
+    egress::check_list("deny_out", &agent.deny_out, problems);
     problems.extend(env_vars::validate(&agent.vars()));
 }
 

@@ -496,6 +496,65 @@ fn refused(code: ReasonCode, by: Option<&Entry>) -> Verdict {
     Verdict::Refused(Refusal { code, by: by.map(ToString::to_string) })
 }
 
+/// How many entries a list may have.
+pub const MAX_ENTRIES: usize = 500;
+
+/// The lists that one sandbox lives by. They begin as its agent's and can be changed while it lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionLists {
+    /// When not empty, everything else is closed.
+    pub allow_out: Vec<String>,
+    /// Wins over `allow_out`.
+    pub deny_out: Vec<String>,
+    /// Counts the changes. Zero: they are still the agent's.
+    pub revision: u64,
+    /// The newest revision that the sandbox's vault has said it has.
+    pub in_force: u64,
+}
+
+impl SessionLists {
+    /// Whether the vault judges by these lists, and not by older ones.
+    pub fn are_in_force(&self) -> bool {
+        self.in_force >= self.revision
+    }
+
+    /// The lists after a change. A list that is not given stays. Every change counts, also one that changes nothing: whoever
+    /// asks wants to know that the vault has these lists.
+    pub fn changed(&self, edit: ListsEdit) -> Result<Self, Vec<Problem>> {
+        let ListsEdit { allow_out, deny_out } = edit;
+        let mut problems = Vec::new();
+        if allow_out.is_none() && deny_out.is_none() {
+            problems.push(Problem::new("", "give `allow_out`, `deny_out` or both"));
+        }
+        check_list("allow_out", allow_out.as_deref().unwrap_or_default(), &mut problems);
+        check_list("deny_out", deny_out.as_deref().unwrap_or_default(), &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            allow_out: allow_out.unwrap_or_else(|| self.allow_out.clone()),
+            deny_out: deny_out.unwrap_or_else(|| self.deny_out.clone()),
+            revision: self.revision + 1,
+            in_force: self.in_force,
+        })
+    }
+}
+
+/// A change of a sandbox's lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListsEdit {
+    pub allow_out: Option<Vec<String>>,
+    pub deny_out: Option<Vec<String>>,
+}
+
+/// Adds a problem for every entry that is none, and one when there are too many.
+pub fn check_list(field: &str, list: &[String], problems: &mut Vec<Problem>) {
+    if list.len() > MAX_ENTRIES {
+        problems.push(Problem::new(field, format!("has {} entries; at most {MAX_ENTRIES} are allowed", list.len())));
+    }
+    parse_entries(field, list, problems);
+}
+
 /// Reads a list of entries, adding a problem under `field` for each that is none.
 pub fn parse_entries(field: &str, texts: &[String], problems: &mut Vec<Problem>) -> Vec<Entry> {
     let mut entries = Vec::with_capacity(texts.len());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use lap_api::link::{Boot, CredentialGrant, CredentialScope, Gateway, Grants, GuestBoot, McpServer, Outbound, Repo};
 use lap_domain::agent::Agent;
 use lap_domain::credential::{Binding, HostRule, Scope, resolve_scope};
-use lap_domain::egress::Entry;
+use lap_domain::egress::{Entry, SessionLists};
 use lap_domain::env_vars::{Merged, Vars, merge};
 use lap_domain::repository_token::{Repository, TOKEN_BYTES, TOKEN_KEY, TOKEN_KEYS};
 use lap_domain::secret::Secret;
@@ -135,7 +135,9 @@ pub(crate) async fn boot(engine: &Engine, session: &Session) -> Result<Option<Bo
     }
     let stubs = engine.inner.store.add_stubs(&session.id, fresh).await?;
     let platform = platform_token(config, platform);
-    let grants = grants(config, &agent, &merged, platform.as_ref(), &stubs)?;
+    let lists = engine.inner.store.session_lists(&session.id).await?;
+    let credentials = credentials(config, &agent, &merged, platform.as_ref(), &stubs)?;
+    let grants = grants(config, &agent, credentials, lists);
     let mut guest = guest_boot(engine, session, &agent, &merged, platform.is_some(), &stubs)?;
     if let Some(repo) = &mut guest.repo {
         repo.no_token = no_token;
@@ -178,17 +180,18 @@ pub(crate) async fn credentials_of_agent(
         token = engine.token_at_hand(session, &repository);
         keep.extend(token.is_none().then(|| TOKEN_KEY.to_owned()));
     }
-    let grants = grants(config, &agent, &merged, platform_token(config, token).as_ref(), &stubs)?;
-    Ok(Some(CredentialsNow { credentials: grants.credentials, keep }))
+    let credentials = credentials(config, &agent, &merged, platform_token(config, token).as_ref(), &stubs)?;
+    Ok(Some(CredentialsNow { credentials, keep }))
 }
 
-fn grants(
+/// Secrets and where each may go. That is the agent's to say: opening a host for one session does not send credentials there.
+fn credentials(
     config: &EngineConfig,
     agent: &Agent,
     merged: &BTreeMap<String, Merged>,
     platform: Option<&PlatformToken<'_>>,
     stubs: &Stubs,
-) -> Result<Grants, EngineError> {
+) -> Result<Vec<CredentialGrant>, EngineError> {
     let allow_out = entries(&agent.allow_out)?;
     let mut credentials = Vec::new();
     let mut grant = |name: &str, secret: &Secret, scope: CredentialScope, clone_only: bool| {
@@ -208,16 +211,22 @@ fn grants(
     if let Some(gateway) = &config.gateway {
         grant(GATEWAY_KEY, &gateway.key, CredentialScope::Gateway, false);
     }
-    let repository = agent.repo_url.as_deref().and_then(host_of);
     if let Some(PlatformToken { secret, hosts }) = platform {
         grant(TOKEN_KEY, secret, CredentialScope::Hosts { hosts: hosts.to_vec() }, false);
     } else if let (Some(token), Some(host)) = (&config.git_token, clone_token_host(config, agent)) {
         grant(GIT_TOKEN, token, CredentialScope::Hosts { hosts: vec![host] }, true);
     }
-    Ok(Grants {
+    Ok(credentials)
+}
+
+fn grants(config: &EngineConfig, agent: &Agent, credentials: Vec<CredentialGrant>, lists: SessionLists) -> Grants {
+    let SessionLists { allow_out, deny_out, revision: egress_revision, in_force: _ } = lists;
+    let repository = agent.repo_url.as_deref().and_then(host_of);
+    Grants {
         credentials,
-        allow_out: agent.allow_out.clone(),
-        deny_out: agent.deny_out.clone(),
+        allow_out,
+        deny_out,
+        egress_revision,
         implied: agent.mcp_servers.iter().filter_map(|url| host_of(url)).collect(),
         implied_for_clone: repository.into_iter().collect(),
         private_allow: config.private_allow.clone(),
@@ -229,7 +238,7 @@ fn grants(
             .outbound
             .as_ref()
             .map(|outbound| Outbound { url: outbound.url.expose().clone(), no_proxy: outbound.no_proxy.clone() }),
-    })
+    }
 }
 
 fn guest_boot(

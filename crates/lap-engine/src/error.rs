@@ -42,6 +42,12 @@ pub enum EngineError {
     /// The turn ended without an answer.
     #[error("{error}")]
     TurnFailed { code: String, error: String },
+    /// Changed lists are stored; the vault has not said yet that it has them.
+    #[error(
+        "the new lists are stored, but the sandbox's vault has not confirmed them within {waited_s} s and may still live by the \
+         old ones; it gets them as soon as its sidecar is back, and `egress.in_force` of the session says so"
+    )]
+    EgressPending { waited_s: u64 },
     /// Database or backend do not answer now.
     #[error("{0}")]
     Unavailable(String),

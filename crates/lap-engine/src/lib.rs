@@ -17,6 +17,7 @@ mod plan;
 mod platform;
 mod reconcile;
 mod repository_tokens;
+mod session_egress;
 mod sessions;
 mod turns;
 

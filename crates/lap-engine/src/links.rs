@@ -126,7 +126,7 @@ impl Engine {
         // Nobody sends anything before the greeting.
         let order = self.inner.live.order(&session.id, now()).lock_owned().await;
         let (channels, mut channel_frames) = ChannelLink::new(hello.protocol >= CHANNELS_SINCE);
-        let over = self.inner.live.link_up(&session.id, number, to.clone(), channels.clone(), hello.booted, now());
+        let over = self.inner.live.link_up(&session.id, number, to.clone(), channels.clone(), &hello, now());
         let sending = async {
             // In the words of a sidecar that is older than this server.
             let welcome = ServerToSidecar::Welcome { protocol: hello.protocol, resume_after: stored };
@@ -191,6 +191,9 @@ impl Engine {
             // One that has limits must hear that there are none any more; one that never heard of limits need not.
             if hello.limited || !budget.allowances.is_empty() {
                 let _ = to.send(ServerToSidecar::Budget(budget)).await;
+            }
+            if let Some(known) = hello.egress_revision {
+                self.lists_down(session, known, to).await?;
             }
         } else {
             match bringup::boot(self, session).await {

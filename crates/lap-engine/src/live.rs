@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lap_api::link::ServerToSidecar;
+use lap_api::link::{Hello, ServerToSidecar};
 use lap_domain::ids::{SessionId, TurnId};
 use lap_domain::secret::Secret;
 use lap_domain::time::Timestamp;
@@ -42,6 +42,8 @@ struct Link {
     number: u64,
     to: mpsc::Sender<ServerToSidecar>,
     channels: ChannelLink,
+    /// Its lists can be changed; sidecars of before that was possible would end the link.
+    takes_lists: bool,
     /// Ends the link's task.
     over: CancellationToken,
 }
@@ -143,23 +145,24 @@ impl LiveSessions {
         self.known(session, Live::has_booted);
     }
 
-    /// A link came up; it replaces an older one, whose task is told to end. `booted` is what the sidecar says of itself,
-    /// and is known together with the link, so that nobody sees one without the other. Answers with what ends this link.
+    /// A link came up; it replaces an older one, whose task is told to end. What the sidecar says of itself in its hello is
+    /// known together with the link, so that nobody sees one without the other. Answers with what ends this link.
     pub fn link_up(
         &self,
         session: &SessionId,
         number: u64,
         to: mpsc::Sender<ServerToSidecar>,
         channels: ChannelLink,
-        booted: bool,
+        hello: &Hello,
         now: Timestamp,
     ) -> CancellationToken {
         let over = CancellationToken::new();
+        let takes_lists = hello.egress_revision.is_some();
         self.with(session, now, |live| {
-            if booted {
+            if hello.booted {
                 live.has_booted();
             }
-            if let Some(older) = live.link.replace(Link { number, to, channels, over: over.clone() }) {
+            if let Some(older) = live.link.replace(Link { number, to, channels, takes_lists, over: over.clone() }) {
                 older.over.cancel();
             }
         });
@@ -206,6 +209,12 @@ impl LiveSessions {
             }
         };
         tokio::time::timeout(at_most, there).await.ok()
+    }
+
+    /// Where to send other lists; none while there is no link, or when its sidecar cannot take them.
+    pub fn link_for_lists(&self, session: &SessionId) -> Option<mpsc::Sender<ServerToSidecar>> {
+        let takes = |live: &mut Live| live.link.as_ref().filter(|link| link.takes_lists).map(|link| link.to.clone());
+        self.known(session, takes).flatten()
     }
 
     /// A turn runs now.

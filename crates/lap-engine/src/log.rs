@@ -19,6 +19,7 @@ pub fn writes(entry: LogEntry, sandbox_ended: impl Fn(bool) -> SessionEvent) -> 
         LogEntry::Egress(line) => from_egress(line),
         LogEntry::Metered(metered) => vec![crate::budget::metered(metered)],
         LogEntry::Booted => Vec::new(),
+        LogEntry::EgressInForce { revision } => vec![Write::EgressInForce { revision }],
         LogEntry::Limit { limit, detail } => vec![Write::Event(body(&EventKind::SandboxLimit { limit, detail }))],
         LogEntry::SandboxExited { detail, oom } => {
             let error = EventKind::Error { code: "sandbox_exited".into(), error: detail };

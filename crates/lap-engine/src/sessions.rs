@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lap_api::message::Attachment;
 use lap_domain::budget::Budget;
+use lap_domain::egress::SessionLists;
 use lap_domain::ids::{AgentId, SessionId};
 use lap_domain::secret::Secret;
 use lap_domain::session::{EndReason, Phase, Session, SessionEvent, SessionState};
@@ -36,6 +37,7 @@ pub struct SessionView {
     /// By model.
     pub used: Vec<ModelSpend>,
     pub budget: Budget,
+    pub lists: SessionLists,
 }
 
 /// Which sessions to list.
@@ -107,7 +109,8 @@ impl Engine {
         {
             Ok(session) => {
                 self.inner.fresh.stored(&id);
-                Ok(self.shown(session, Vec::new(), budget))
+                let lists = self.lists_of(&id).await?;
+                Ok(self.shown(session, Vec::new(), budget, lists))
             }
             Err(problem) => {
                 self.inner.fresh.drop(&id);
@@ -149,10 +152,12 @@ impl Engine {
         let mut used = self.inner.store.usage_of_sessions(&ids).await?;
         let owners: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
         let mut budgets = self.inner.store.budgets(&owners).await?;
+        let mut lists = self.inner.store.lists_of_sessions(&owners).await?;
         let view = |session: Session| {
             let id = session.id.as_str();
             let (used, budget) = (used.remove(id).unwrap_or_default(), budgets.remove(id).unwrap_or_default());
-            self.shown(session, used, budget)
+            let lists = lists.remove(&session.id).unwrap_or_default();
+            self.shown(session, used, budget, lists)
         };
         Ok(Page { rows: page.rows.into_iter().map(view).collect(), total: page.total })
     }
@@ -195,10 +200,20 @@ impl Engine {
         let id = session.id.as_str();
         let used = self.inner.store.usage_of_sessions(&[&session.id]).await?.remove(id).unwrap_or_default();
         let budget = self.inner.store.budgets(&[id]).await?.remove(id).unwrap_or_default();
-        Ok(self.shown(session, used, budget))
+        let lists = self.lists_of(&session.id).await?;
+        Ok(self.shown(session, used, budget, lists))
     }
 
-    fn shown(&self, mut session: Session, used: Vec<ModelSpend>, budget: Budget) -> SessionView {
+    async fn lists_of(&self, id: &SessionId) -> Result<SessionLists, EngineError> {
+        match self.inner.store.session_lists(id).await {
+            Ok(lists) => Ok(lists),
+            // Deleted since it was read; as it stood then it is still an answer.
+            Err(StoreError::NotFound { .. }) => Ok(SessionLists::default()),
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    fn shown(&self, mut session: Session, used: Vec<ModelSpend>, budget: Budget, lists: SessionLists) -> SessionView {
         // A session that is ready has left the phases behind.
         if session.state == SessionState::Ready {
             session.phase = Some(Phase::Ready);
@@ -210,6 +225,7 @@ impl Engine {
             faces: harness.map(|harness| harness.faces.clone()).unwrap_or_default(),
             used,
             budget,
+            lists,
         }
     }
 }

@@ -7,9 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lap_api::message::{Attachment, InputPart, SendMessage};
 use lap_api::platform;
-use lap_api::session::PermissionDecision;
+use lap_api::session::{PatchEgress, PermissionDecision};
 use lap_domain::agent::{AgentEdit, NewAgent};
 use lap_domain::budget::{Budget, BudgetEdit};
+use lap_domain::egress::{ListsEdit, SessionLists};
 use lap_domain::env_vars::Vars;
 use lap_domain::files::{self, NewFile};
 use lap_domain::ids::SkillId;
@@ -312,7 +313,7 @@ pub(crate) fn session(view: SessionView, office: &TicketOffice) -> lap_api::sess
 
 /// A session in a list: nothing in it opens anything.
 pub(crate) fn listed_session(view: SessionView) -> lap_api::session::Session {
-    let SessionView { session, supports_tui, faces, used, budget: Budget { max_tokens, max_cost_usd } } = view;
+    let SessionView { session, supports_tui, faces, lists, used, budget: Budget { max_tokens, max_cost_usd } } = view;
     let session::Session {
         id,
         agent_id,
@@ -363,7 +364,20 @@ pub(crate) fn listed_session(view: SessionView) -> lap_api::session::Session {
         usage: usage::usage(used),
         max_tokens,
         max_cost_usd,
+        egress: egress(lists),
     }
+}
+
+fn egress(lists: SessionLists) -> lap_api::session::SessionEgress {
+    let in_force = lists.are_in_force();
+    let SessionLists { allow_out, deny_out, revision: _, in_force: _ } = lists;
+    lap_api::session::SessionEgress { allow_out, deny_out, in_force }
+}
+
+/// A change of a session's lists.
+pub(crate) fn lists_edit(body: PatchEgress) -> ListsEdit {
+    let PatchEgress { allow_out, deny_out } = body;
+    ListsEdit { allow_out, deny_out }
 }
 
 /// The answer to a permission request.

@@ -142,6 +142,7 @@ impl From<EngineError> for ApiError {
                 Self::new(ErrorCode::HarnessFailed, sentence).with_problems(vec![problem::Problem::new("turn", code)])
             }
             EngineError::NoSuchFile(_) => Self::new(ErrorCode::NotFound, sentence),
+            EngineError::EgressPending { .. } => Self::new(ErrorCode::EgressPending, sentence),
             EngineError::Unavailable(_) => Self::new(ErrorCode::Unavailable, sentence),
             EngineError::Internal(cause) => {
                 tracing::error!(cause = chain(cause.as_ref()), "a request failed inside");

@@ -1,7 +1,7 @@
 //! The table of contents: every route, and the layers around them.
 
 use axum::extract::Request;
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use axum::{Router, middleware};
 use http::{HeaderValue, header};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -30,6 +30,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sessions/{id}/files", get(files::list))
         .route("/sessions/{id}/files/{*path}", get(files::read).put(files::write))
         .route("/sessions/{id}/exec", get(exec::stream).post(exec::run))
+        .route("/sessions/{id}/egress", patch(sessions::change_egress))
         .route("/sessions/{id}/interceptions", get(interceptions::list))
         .route("/sessions/{id}/vault-keys", get(sessions::vault_keys))
         .route("/sessions/{id}/sandbox_logs", get(sessions::sandbox_logs));

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, http::StatusCode};
 use http::header;
 use lap_api::list::List;
-use lap_api::session::{CreateSession, PatchSession, Session};
+use lap_api::session::{CreateSession, PatchEgress, PatchSession, Session};
 use lap_domain::budget::BudgetEdit;
 use lap_domain::ids::{AgentId, SessionId};
 use lap_engine::{Page, SessionQuery};
@@ -84,6 +84,17 @@ pub(crate) async fn update(
     let PatchSession { title, max_tokens, max_cost_usd } = body;
     let budget = BudgetEdit { max_tokens, max_cost_usd };
     Ok(Answer(convert::session(app.engine.edit_session(&SessionId::new(id), title, budget).await?, &office)))
+}
+
+/// `PATCH /managed_agents/sessions/{id}/egress`
+pub(crate) async fn change_egress(
+    State(app): State<App>,
+    office: TicketOffice,
+    Path(id): Path<String>,
+    Json(body): Json<PatchEgress>,
+) -> ApiResult<Answer<Session>> {
+    let edit = convert::lists_edit(body);
+    Ok(Answer(convert::session(app.engine.change_egress(&SessionId::new(id), edit).await?, &office)))
 }
 
 /// `POST /managed_agents/sessions/{id}/stop`

@@ -113,6 +113,7 @@ fn name(kind: &EventKind) -> &'static str {
         EventKind::EgressRefused { .. } => "egress.refused",
         EventKind::CredentialRenewed { .. } => "credential.renewed",
         EventKind::CredentialFailed { .. } => "credential.failed",
+        EventKind::EgressChanged { .. } => "egress.changed",
         EventKind::SandboxLimit { .. } => "sandbox.limit",
         EventKind::Error { .. } => "error",
     }

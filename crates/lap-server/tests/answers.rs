@@ -101,7 +101,7 @@ async fn a_session_from_first_to_last() {
     assert!(!created.text().contains("a-session-secret"));
     let mut fields: Vec<&String> = session.as_object().expect("an object").keys().collect();
     fields.sort();
-    let expected = "agent_id branch commit created_at end_reason faces failure_reason harness_session_id id idle_timeout_ms \
+    let expected = "agent_id branch commit created_at egress end_reason faces failure_reason harness_session_id id idle_timeout_ms \
                     last_seen_at max_cost_usd max_tokens phase phase_detail response sandbox_url status supports_tui title title_preview tty_token \
                     tty_url usage";
     assert_eq!(fields, expected.split_whitespace().collect::<Vec<_>>());

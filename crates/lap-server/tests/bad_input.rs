@@ -198,6 +198,7 @@ async fn sessions() {
         ("GET {}/interceptions?format=jsonl", None),
         ("GET {}/vault-keys", None),
         ("GET {}/sandbox_logs", None),
+        ("PATCH {}/egress", Some(r#"{"deny_out":[]}"#)),
         ("POST {}/stop", None),
         ("POST {}/abort", None),
         ("POST {}/message", Some(r#"{"text":"x"}"#)),

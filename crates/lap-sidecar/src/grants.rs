@@ -46,6 +46,28 @@ impl Holder {
         }
     }
 
+    /// The lists that hold now.
+    pub fn egress_revision(&self) -> u64 {
+        self.current.egress_revision
+    }
+
+    /// Takes other lists, unless these are older. Lists that cannot be read change nothing.
+    pub fn replace_lists(
+        &mut self,
+        revision: u64,
+        allow_out: Vec<String>,
+        deny_out: Vec<String>,
+    ) -> Result<(), GrantError> {
+        if revision <= self.current.egress_revision {
+            return Ok(());
+        }
+        Policy::parse(&allow_out, &deny_out, &[], &[]).map_err(|problems| listed(&problems))?;
+        self.current.egress_revision = revision;
+        self.current.allow_out = allow_out;
+        self.current.deny_out = deny_out;
+        Ok(())
+    }
+
     /// The clone is over: what was granted for it ends, and its secret leaves memory.
     pub fn end_clone(&mut self) {
         self.clone_over = true;
@@ -59,6 +81,7 @@ impl Holder {
             credentials,
             allow_out,
             deny_out,
+            egress_revision: _,
             implied,
             implied_for_clone,
             private_allow,

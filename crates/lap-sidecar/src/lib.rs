@@ -119,6 +119,7 @@ impl uplink::Standing for Sidecar {
             holds: state.holder.iter().flat_map(|holder| holder.session_keys().to_vec()).collect(),
             pid: std::process::id(),
             limited: state.limited,
+            egress_revision: Some(state.holder.as_ref().map_or(0, Holder::egress_revision)),
         }
     }
 }
@@ -147,6 +148,17 @@ impl Sidecar {
         let Some(holder) = &state.holder else { return Ok(()) };
         let grants = holder.for_vault().map_err(|problem| chain(&problem))?;
         self.vault.set_grants(grants).map_err(|problem| chain(&problem))
+    }
+
+    /// Takes lists into use; false before there are grants they could change.
+    fn apply_lists(&self, revision: u64, allow_out: Vec<String>, deny_out: Vec<String>) -> Result<bool, String> {
+        let mut changed = Ok(false);
+        self.apply_grants(|holder| {
+            if let Some(holder) = holder {
+                changed = holder.replace_lists(revision, allow_out, deny_out).map(|()| true);
+            }
+        })?;
+        changed.map_err(|problem| chain(&problem))
     }
 }
 
@@ -274,9 +286,13 @@ async fn obey(sidecar: &Sidecar, commands: &mut mpsc::Receiver<ServerToSidecar>,
                 }
                 let lap_api::link::Boot { grants, guest, session_keys, budget } = *boot;
                 sidecar.limit(budget);
+                let revision = grants.egress_revision;
                 match sidecar.apply_grants(|holder| *holder = Some(Holder::new(grants, session_keys))) {
                     Ok(()) => {
                         sidecar.log(LogEntry::Booted).await;
+                        if revision > 0 {
+                            sidecar.log(LogEntry::EgressInForce { revision }).await;
+                        }
                         deliver(sidecar, to_guest, ToGuest::Boot(Box::<GuestBoot>::new(guest))).await;
                     }
                     Err(problem) => {
@@ -296,6 +312,15 @@ async fn obey(sidecar: &Sidecar, commands: &mut mpsc::Receiver<ServerToSidecar>,
                 }
             }
             ServerToSidecar::Budget(budget) => sidecar.limit(budget),
+            ServerToSidecar::Egress { revision, allow_out, deny_out } => {
+                match sidecar.apply_lists(revision, allow_out, deny_out) {
+                    Ok(true) => sidecar.log(LogEntry::EgressInForce { revision }).await,
+                    // The boot message will bring them.
+                    Ok(false) => {}
+                    // Not confirmed, so whoever asked is told that they do not hold.
+                    Err(problem) => tracing::error!("could not use new egress lists: {problem}"),
+                }
+            }
             ServerToSidecar::Guest(message) => {
                 if let ToGuest::Turn(turn) = &*message {
                     let mut state = sidecar.state();

@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 use crate::events::EventBody;
 use crate::sessions::SessionRow;
 use crate::turns::NewTurn;
-use crate::{StoreError, facts, numbers};
+use crate::{StoreError, facts, numbers, session_egress};
 
 /// The session and the transaction it is changed in. Nothing is kept unless [`Change::save`] is called and the
 /// transaction commits.
@@ -108,6 +108,7 @@ impl<'c> Change<'c> {
         if restart {
             self.session.incarnation += 1;
             self.new_sandbox().await?;
+            session_egress::begin_again(self.db, &self.id).await?;
         }
         self.session.state = next;
         let fact = facts::state(&self.session.state);

@@ -1,5 +1,6 @@
 //! The events that the store states itself, because they must be stored together with what they tell.
 
+use lap_domain::egress::SessionLists;
 use lap_domain::ids::TurnId;
 use lap_domain::session::{Phase, SessionState};
 use serde_json::json;
@@ -26,4 +27,10 @@ pub(crate) fn phase(phase: Phase, detail: Option<&str>) -> EventBody {
 pub(crate) fn turn_failed(turn: &TurnId, code: &str, error: &str) -> EventBody {
     let data = json!({ "turn_id": turn.as_str(), "code": code, "error": error });
     EventBody { kind: "turn.failed".to_owned(), data: data.to_string() }
+}
+
+pub(crate) fn egress_changed(lists: &SessionLists) -> EventBody {
+    let SessionLists { allow_out, deny_out, revision, in_force: _ } = lists;
+    let data = json!({ "allow_out": allow_out, "deny_out": deny_out, "revision": revision });
+    EventBody { kind: "egress.changed".to_owned(), data: data.to_string() }
 }

@@ -1,7 +1,7 @@
 //! Everything LAP keeps: agents, sessions with their event logs, turns, messages, the egress record. SQLite today.
 //!
-//! Takes and returns domain types; knows no HTTP and no link, and not what an event means beyond the three facts it states
-//! itself (`session.state`, `session.phase`, `turn.failed`), because a state and its event share one transaction.
+//! Takes and returns domain types; knows no HTTP and no link, and not what an event means beyond the few facts it states
+//! itself (`session.state`, `session.phase`, `turn.failed`, `egress.changed`), because a state and its event share one transaction.
 //!
 //! One connection writes, several read. Values of environment variables and contents of files are encrypted before
 //! SQLite sees them.
@@ -20,6 +20,7 @@ mod meta;
 mod numbers;
 mod records;
 mod rotate;
+mod session_egress;
 mod sessions;
 mod turns;
 mod usage;

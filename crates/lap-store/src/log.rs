@@ -50,6 +50,8 @@ pub enum Write {
     Metered(ModelSpend),
     /// A line of the egress record.
     Egress(EgressLine),
+    /// The vault judges by this revision of the session's lists now.
+    EgressInForce { revision: u64 },
 }
 
 /// What came of a piece of log.
@@ -179,6 +181,7 @@ async fn store(change: &mut Change<'_>, at: Timestamp, write: Write, outcome: &m
                 outcome.turn_over = true;
             }
         }
+        Write::EgressInForce { revision } => change.lists_in_force(at, revision).await?,
         // Both are kept whatever became of the session, and so never come here.
         Write::Metered(_) | Write::Egress(_) => {}
     }

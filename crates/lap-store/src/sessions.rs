@@ -12,7 +12,7 @@ use sqlx::SqliteConnection;
 use crate::change::Change;
 use crate::turns::NewTurn;
 use crate::usage::write_budget;
-use crate::{Page, Store, StoreError, facts, numbers};
+use crate::{Page, Store, StoreError, facts, numbers, session_egress};
 
 /// A session to insert.
 #[derive(Debug, Clone)]
@@ -67,6 +67,7 @@ impl Store {
         insert_row(&mut tx, &session).await?;
         insert_stubs(&mut tx, &id, &stubs).await?;
         write_budget(&mut tx, id.as_str(), &budget).await?;
+        session_egress::begin(&mut tx, &id).await?;
         let mut change = Change::load(&mut tx, &id).await?;
         change.new_sandbox().await?;
         change.boot_token(&boot_token).await?;
@@ -272,6 +273,7 @@ impl Store {
         sqlx::query!("DELETE FROM session_stubs WHERE session_id = ?1", key).execute(&mut *tx).await?;
         sqlx::query!("DELETE FROM session_repositories WHERE session_id = ?1", key).execute(&mut *tx).await?;
         write_budget(&mut tx, key, &Budget::default()).await?;
+        sqlx::query!("DELETE FROM session_egress WHERE session_id = ?1", key).execute(&mut *tx).await?;
         let gone = id.clone();
         self.commit(tx, move |wakers| wakers.close(&gone)).await?;
         Ok(before)

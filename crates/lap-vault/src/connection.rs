@@ -12,10 +12,11 @@ use lap_domain::egress::Host;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 
+use crate::reached::Reached;
 use crate::refusal::Refusal;
 use crate::tasks::Owned;
 use crate::wire::{PATIENCE, SILENCE, Speaks, Wire};
-use crate::{Vault, passthrough, request, route, tunnel};
+use crate::{Vault, passthrough, request, tunnel};
 
 /// For the TLS handshake with a client inside.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -38,6 +39,8 @@ pub(crate) struct Connection {
     pub disagreement: Option<String>,
     /// Every request is refused: there are too many connections.
     pub no_room: bool,
+    /// Where its requests went.
+    pub reached: Reached,
 }
 
 /// What a connection is meant for.
@@ -62,8 +65,9 @@ pub(crate) async fn serve(vault: Arc<Vault>, mut wire: Wire, host: Host, port: u
         Speaks::Closed | Speaks::Silent => {}
         Speaks::Tls => serve_tls(vault, wire, host, port, no_room).await,
         Speaks::Http1 | Speaks::Http2 => {
+            let reached = Reached::default();
             let meant = Meant::Place { host, port, must_be: None };
-            let connection = Connection { vault, meant, tls: false, disagreement: None, no_room };
+            let connection = Connection { vault, meant, tls: false, disagreement: None, no_room, reached };
             serve_http(connection, wire, speaks == Speaks::Http2).await;
         }
         Speaks::Other if no_room => tunnel::refuse(&vault, "TCP", &host, port, Refusal::no_room()).await,
@@ -90,7 +94,8 @@ async fn serve_tls(vault: Arc<Vault>, wire: Wire, host: Host, port: u16, no_room
     match tokio::time::timeout(HANDSHAKE_DEADLINE, accept).await {
         Ok(Ok((stream, meant, disagreement))) => {
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            serve_http(Connection { vault, meant, tls: true, disagreement, no_room }, stream, h2).await;
+            let reached = Reached::default();
+            serve_http(Connection { vault, meant, tls: true, disagreement, no_room, reached }, stream, h2).await;
         }
         // A client that does not trust the authority, or gave up: nothing was asked for yet.
         Ok(Err(error)) => tracing::debug!("a TLS handshake inside failed: {error}"),
@@ -158,26 +163,8 @@ where
                 .await
         }
     };
-    let mut changed = vault.changed.subscribe();
-    tokio::pin!(served);
-    loop {
-        tokio::select! {
-            ended = &mut served => {
-                if let Err(error) = ended {
-                    tracing::debug!("a connection inside ended early: {error}");
-                }
-                return;
-            }
-            _ = changed.changed() => {
-                if let Meant::Place { host, port, .. } = &connection.meant
-                    && let Ok(table) = vault.table()
-                    && !route::still_open(&table, host, *port)
-                {
-                    tracing::debug!(host = %host, "a connection was closed: the rules have changed");
-                    return;
-                }
-            }
-        }
+    if let Some(Err(error)) = vault.while_open(&connection.reached, served).await {
+        tracing::debug!("a connection inside ended early: {error}");
     }
 }
 

@@ -23,6 +23,7 @@ mod names;
 mod needles;
 mod passthrough;
 mod proxy;
+mod reached;
 mod record;
 mod refusal;
 mod request;
@@ -44,7 +45,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use lap_domain::budget::Allowance;
-use lap_domain::egress::Host;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -171,10 +171,11 @@ impl Vault {
             Some(table) => table.tls.with(grants.extra_ca_pem.as_ref())?,
             None => UpstreamTls::new(grants.extra_ca_pem.clone())?,
         };
-        let same_trust = before.is_some_and(|table| table.tls.is_same(&tls));
+        let same_trust = before.as_ref().is_some_and(|table| table.tls.is_same(&tls));
+        let same_policy = before.is_some_and(|table| table.policy == grants.policy);
         let same_way = self.pool.set_outbound(grants.outbound.clone());
         self.table.store(Some(Arc::new(Table::new(grants, tls)?)));
-        if !same_trust || !same_way {
+        if !same_trust || !same_policy || !same_way {
             self.pool.clear();
         }
         self.changed.send_modify(|n| *n += 1);
@@ -258,20 +259,6 @@ impl Vault {
         let reserved = tokio::time::timeout(self.config.record_deadline, self.records.clone().reserve_owned());
         let permit = reserved.await.ok()?.ok()?;
         Some(Exchange::new(permit, method, path))
-    }
-
-    /// Waits until the rules close `host:port` or the vault stops.
-    async fn closed(&self, host: &Host, port: u16) {
-        let mut changed = self.changed.subscribe();
-        loop {
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                _ = changed.changed() => match self.table() {
-                    Ok(table) if route::still_open(&table, host, port) => {}
-                    _ => return,
-                },
-            }
-        }
     }
 
     fn is_proxy(&self, addr: SocketAddr) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use lap_domain::egress::Host;
 
 use crate::Vault;
+use crate::reached::Reached;
 use crate::refusal::Refusal;
 use crate::wire::Wire;
 use crate::{route, tunnel};
@@ -53,9 +54,11 @@ async fn carry(vault: &Arc<Vault>, wire: &mut Wire, host: &Host, port: u16, must
     let carried = async {
         let table = vault.table()?;
         let addresses = route::addresses(vault, &table, host, port, must_be).await?;
+        let reached = Reached::default();
+        reached.note(host, port, &addresses);
         let dialled = vault.pool.dial_any(host, &addresses).await;
         let mut upstream = dialled.map_err(|error| Refusal::upstream(host, port, &error))?;
-        tunnel::carry(vault, wire, &mut upstream, host, port, &exchange).await
+        tunnel::carry(vault, wire, &mut upstream, &reached, &exchange).await
     };
     if let Err(refusal) = carried.await {
         exchange.set_refusal(refusal.code, refusal.sentence);

@@ -15,6 +15,7 @@ use lap_domain::egress::{Verdict, parse_authority};
 
 use crate::body::Relay;
 use crate::connection::{self, Connection, Meant};
+use crate::reached::Reached;
 use crate::refusal::Refusal;
 use crate::wire::Wire;
 use crate::{Vault, gateway, request};
@@ -24,9 +25,13 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 /// Serves a connection to the proxy's own address.
 pub(crate) async fn serve(vault: Arc<Vault>, wire: Wire, no_room: bool) {
-    let connection = Arc::new(Connection { vault, meant: Meant::Each, tls: false, disagreement: None, no_room });
+    let reached = Reached::default();
+    let connection =
+        Connection { vault: vault.clone(), meant: Meant::Each, tls: false, disagreement: None, no_room, reached };
+    let connection = Arc::new(connection);
+    let serving = connection.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let connection = connection.clone();
+        let connection = serving.clone();
         async move {
             let response = if request.method() == Method::CONNECT {
                 connect(&connection, request).await
@@ -40,9 +45,8 @@ pub(crate) async fn serve(vault: Arc<Vault>, wire: Wire, no_room: bool) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .serve_connection(TokioIo::new(wire), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
+        .with_upgrades();
+    if let Some(Err(error)) = vault.while_open(&connection.reached, served).await {
         tracing::debug!("a connection to the proxy ended early: {error}");
     }
 }

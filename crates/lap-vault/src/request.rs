@@ -243,6 +243,8 @@ async fn to_host(
 ) -> Result<Way, Refusal> {
     let Asked { host, port, must_be, authority } = asked;
     let addresses = route::addresses(vault, table, &host, port, must_be).await?;
+    connection.reached.note(&host, port, &addresses);
+    route::judge_again(vault, table, &host, port, &addresses)?;
     let open = table.open_at(&Destination { host: &host, port, tls: connection.tls });
     let recognised = sigv4::recognise(table, &open, &vault.signing_room, &authority, request).await?;
     let swapped = substitute::headers(table, &open, request.headers_mut(), &format!("{host}:{port}"))?;

@@ -1,6 +1,7 @@
 //! From what a sandbox named to the addresses that may be dialled: judged, resolved, judged again.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::StatusCode;
 use lap_domain::egress::{Host, Policy, ReasonCode, Target, Verdict};
@@ -55,10 +56,35 @@ pub(crate) async fn gateway_addresses(
     resolve(vault, table, host, port).await
 }
 
-/// Whether a connection that stands may go on after the rules changed. Addresses are judged again with the next request.
-pub(crate) fn still_open(table: &Table, host: &Host, port: u16) -> bool {
+/// Whether a connection that stands may go on, by what the sandbox calls its other end.
+pub(crate) fn name_is_open(table: &Table, host: &Host, port: u16) -> bool {
     matches!(host, Host::Name(name) if name == crate::gateway::NAME)
         || table.policy.decide_unresolved(host, port) == Verdict::Allowed
+}
+
+/// The same by the address it may have been dialled at.
+pub(crate) fn address_is_open(table: &Table, host: &Host, port: u16, dial: SocketAddr) -> bool {
+    judge(&table.policy, host, port, dial) == Verdict::Allowed
+}
+
+/// Judges addresses again if the rules have changed since `table` was taken, as they may while a name is looked up.
+pub(crate) fn judge_again(
+    vault: &Vault,
+    table: &Arc<Table>,
+    host: &Host,
+    port: u16,
+    addresses: &[SocketAddr],
+) -> Result<(), Refusal> {
+    let now = vault.table()?;
+    if Arc::ptr_eq(&now, table) {
+        return Ok(());
+    }
+    for dial in addresses {
+        if let Verdict::Refused(refusal) = judge(&now.policy, host, port, *dial) {
+            return Err(Refusal::egress(host, port, &refusal));
+        }
+    }
+    Ok(())
 }
 
 async fn resolve(vault: &Vault, table: &Table, host: &Host, port: u16) -> Result<Vec<SocketAddr>, Refusal> {

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::Vault;
+use crate::reached::Reached;
 use crate::record::Exchange;
 use crate::refusal::Refusal;
 use crate::route;
@@ -22,9 +23,10 @@ const PIECE: usize = 16 << 10;
 pub(crate) async fn serve(vault: &Arc<Vault>, wire: &mut Wire, host: &Host, port: u16) {
     let Some(exchange) = vault.begin("TCP", String::new()).await else { return };
     exchange.set_host(format!("{host}:{port}"));
+    let reached = Reached::unread();
     let carried = async {
-        let mut upstream = open(vault, host, port).await?;
-        carry(vault, wire, &mut upstream, host, port, &exchange).await
+        let mut upstream = open(vault, host, port, &reached).await?;
+        carry(vault, wire, &mut upstream, &reached, &exchange).await
     };
     if let Err(refusal) = carried.await {
         exchange.set_refusal(refusal.code, refusal.sentence);
@@ -36,15 +38,16 @@ pub(crate) async fn serve(vault: &Arc<Vault>, wire: &mut Wire, host: &Host, port
 pub(crate) async fn serve_silent(vault: &Arc<Vault>, wire: &mut Wire, host: &Host, port: u16) -> Option<Speaks> {
     let exchange = vault.begin("TCP", String::new()).await?;
     exchange.set_host(format!("{host}:{port}"));
+    let reached = Reached::unread();
     let carried = async {
-        let mut upstream = open(vault, host, port).await?;
+        let mut upstream = open(vault, host, port, &reached).await?;
         let spoken = tokio::select! {
             biased;
             spoken = wire.sniff(PATIENCE) => spoken.unwrap_or(Speaks::Closed),
             _ = upstream.readable() => Speaks::Other,
         };
         if spoken == Speaks::Other {
-            carry(vault, wire, &mut upstream, host, port, &exchange).await?;
+            carry(vault, wire, &mut upstream, &reached, &exchange).await?;
             return Ok(None);
         }
         exchange.forget();
@@ -64,12 +67,13 @@ pub(crate) async fn refuse(vault: &Vault, method: &str, host: &Host, port: u16, 
     }
 }
 
-async fn open(vault: &Vault, host: &Host, port: u16) -> Result<TcpStream, Refusal> {
+async fn open(vault: &Vault, host: &Host, port: u16, reached: &Reached) -> Result<TcpStream, Refusal> {
     let table = vault.table()?;
     if !table.policy.names_port(host, port) {
         return Err(not_http(host, port));
     }
     let addresses = route::addresses(vault, &table, host, port, None).await?;
+    reached.note(host, port, &addresses);
     vault.pool.dial_any(host, &addresses).await.map_err(|e| Refusal::upstream(host, port, &e))
 }
 
@@ -77,16 +81,16 @@ pub(crate) async fn carry(
     vault: &Vault,
     wire: &mut Wire,
     upstream: &mut TcpStream,
-    host: &Host,
-    port: u16,
+    reached: &Reached,
     exchange: &Exchange,
 ) -> Result<(), Refusal> {
-    tokio::select! {
-        _ = splice(wire, upstream, exchange) => Ok(()),
-        () = vault.closed(host, port) => Err(Refusal::new(
+    match vault.while_open(reached, splice(wire, upstream, exchange)).await {
+        Some(_) => Ok(()),
+        None if vault.stop.is_cancelled() => Ok(()),
+        None => Err(Refusal::new(
             http::StatusCode::FORBIDDEN,
             "denied",
-            format!("{host}:{port} was closed while the connection stood: the rules have changed."),
+            "The rules have changed: it was closed while the connection stood.",
         )),
     }
 }

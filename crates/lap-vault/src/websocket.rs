@@ -21,12 +21,13 @@ use lap_domain::egress::Host;
 use crate::body::{Direction, Relay};
 use crate::connection::{Connection, Meant};
 use crate::grants::Table;
+use crate::reached::Reached;
 use crate::record::Exchange;
 use crate::refusal::Refusal;
 use crate::request::{self, Way};
 use crate::scrub::Care;
 use crate::upstream::Answer;
-use crate::{Vault, gateway, route, scrub};
+use crate::{Vault, gateway, scrub};
 
 use pump::{Broken, Pump};
 
@@ -122,8 +123,11 @@ pub(crate) async fn open(
     request::clean_answer(table, scrubbed, &mut head);
     head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    let reached = Reached::default();
+    reached.note(&host, port, &addresses);
     let relay = Relaying {
         vault: vault.clone(),
+        reached,
         table: table.clone(),
         host,
         port,
@@ -143,6 +147,8 @@ pub(crate) async fn open(
 /// An open WebSocket.
 struct Relaying {
     vault: Arc<Vault>,
+    /// Where it leads.
+    reached: Reached,
     table: Arc<Table>,
     host: Host,
     port: u16,
@@ -217,18 +223,18 @@ impl Relaying {
     async fn changed(&self) -> Change {
         let mut changed = self.vault.changed.subscribe();
         loop {
+            // Looked at after subscribing: a change that came while the server was asked is seen here.
+            let Ok(table) = self.vault.table() else { return Change::Closed };
+            if !self.reached.is_open(&table) {
+                return Change::Closed;
+            }
+            let destination = Destination { host: &self.host, port: self.port, tls: self.tls };
+            if !self.table.same_at(&table, &destination) {
+                return Change::Credentials;
+            }
             tokio::select! {
                 () = self.vault.stop.cancelled() => return Change::Stopped,
-                _ = changed.changed() => {
-                    let Ok(table) = self.vault.table() else { return Change::Closed };
-                    if !route::still_open(&table, &self.host, self.port) {
-                        return Change::Closed;
-                    }
-                    let destination = Destination { host: &self.host, port: self.port, tls: self.tls };
-                    if !self.table.same_at(&table, &destination) {
-                        return Change::Credentials;
-                    }
-                }
+                _ = changed.changed() => {}
             }
         }
     }

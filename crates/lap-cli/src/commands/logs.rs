@@ -2,6 +2,7 @@
 
 use lap_api::event::{DeltaKind, Event, EventKind};
 use lap_api::message::Part;
+use lap_api::session::{PatchEgress, SessionEgress};
 use lap_client::{Client, Feed, LogEntry};
 
 use crate::args::{EgressArgs, LogsArgs};
@@ -66,6 +67,9 @@ async fn sandbox(args: &LogsArgs, id: &str, client: &Client, io: &mut Io) -> Res
 
 pub(super) async fn egress(args: EgressArgs, client: &Client, io: &mut Io) -> Result<Exit, Failure> {
     let id = resolve::session_id(&args.session)?;
+    if !args.allow_out.is_empty() || !args.deny_out.is_empty() {
+        return change_egress(args, &id, client, io).await;
+    }
     let mut all = Vec::new();
     loop {
         let page = client.interceptions(&id, Some(200), Some(all.len() as u64)).await?;
@@ -99,6 +103,26 @@ pub(super) async fn egress(args: EgressArgs, client: &Client, io: &mut Io) -> Re
         })
         .collect();
     io.data(&table(&["TIME", "VERDICT", "STATUS", "METHOD", "WHERE", "TOOK", "CREDENTIALS"], &rows))?;
+    Ok(Exit::Ok)
+}
+
+async fn change_egress(args: EgressArgs, id: &str, client: &Client, io: &mut Io) -> Result<Exit, Failure> {
+    let list = |given: Vec<String>| -> Option<Vec<String>> {
+        (!given.is_empty()).then(|| given.into_iter().filter(|entry| !entry.is_empty()).collect())
+    };
+    let lists = PatchEgress { allow_out: list(args.allow_out), deny_out: list(args.deny_out) };
+    let session = client.change_egress(id, &lists).await?;
+    if args.json {
+        io.json(&session)?;
+        return Ok(Exit::Ok);
+    }
+    let shown = |list: &[String], empty: &str| if list.is_empty() { empty.to_owned() } else { list.join(", ") };
+    let SessionEgress { allow_out, deny_out, in_force: _ } = &session.egress;
+    io.talk(&format!(
+        "The sandbox lives by these lists now. Allowed: {}. Denied: {}.",
+        shown(allow_out, "everything that is not denied"),
+        shown(deny_out, "nothing")
+    ));
     Ok(Exit::Ok)
 }
 
@@ -160,6 +184,9 @@ fn words(event: &Event) -> Option<String> {
         }
         EventKind::CredentialRenewed { name, expires_at } => format!("{name} renewed, until {expires_at}"),
         EventKind::CredentialFailed { name, reason } => format!("no fresh {name}: {}", flat(reason)),
+        EventKind::EgressChanged { allow_out, deny_out, .. } => {
+            format!("egress changed: allow {}; deny {}", flat(&allow_out.join(" ")), flat(&deny_out.join(" ")))
+        }
         EventKind::SandboxLimit { limit, detail } => format!("limit {limit}: {}", flat(detail)),
         EventKind::Error { code, error } => format!("error ({code}): {}", flat(error)),
     })

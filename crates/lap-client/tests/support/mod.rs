@@ -144,6 +144,7 @@ impl Data {
             "last_seen_at": format!("2026-01-01T00:{n_minutes:02}:30.000Z"), "idle_timeout_ms": 86_400_000,
             "title_preview": null,
             "usage": no_usage(), "max_tokens": null, "max_cost_usd": null,
+            "egress": { "allow_out": [], "deny_out": [], "in_force": true },
         }));
         self.logs.insert(id.clone(), Vec::new());
         id

@@ -218,6 +218,8 @@ pub struct Memory {
     pub log: Vec<LogEntry>,
     /// Up to here the server has acknowledged.
     pub acked: u64,
+    /// None: a sidecar of before lists could change.
+    pub egress_revision: Option<u64>,
 }
 
 pub struct Sidecar {
@@ -256,6 +258,7 @@ impl Sidecar {
             holds: Vec::new(),
             pid: 1,
             limited: false,
+            egress_revision: memory.egress_revision,
         };
         writer.send(&SidecarToServer::Hello(hello)).await.expect("the server reads");
         Self { reader, writer, memory, resume_after: 0, waiting: VecDeque::new() }
@@ -303,6 +306,17 @@ impl Sidecar {
         match self.next().await {
             Some(ServerToSidecar::Credentials { credentials, keep }) => (credentials, keep),
             other => panic!("not credentials: {other:?}"),
+        }
+    }
+
+    /// Takes other lists: revision, `allow_out`, `deny_out`.
+    pub async fn lists(&mut self) -> (u64, Vec<String>, Vec<String>) {
+        match self.next().await {
+            Some(ServerToSidecar::Egress { revision, allow_out, deny_out }) => {
+                self.memory.egress_revision = Some(revision);
+                (revision, allow_out, deny_out)
+            }
+            other => panic!("not lists: {other:?}"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The engine's main flows, seen from both ends: the caller's methods and the sidecar's link.
 
 mod kit;
+mod live_lists;
 mod repository_tokens;
 
 use kit::{Memory, Sidecar, World, completed, secrets, soon};

@@ -31,6 +31,7 @@ fn events_are_named_as_serde_names_them() {
         EventKind::MessageCompleted { turn_id: id(), message: message.clone() },
         EventKind::TurnCompleted { turn_id: id(), message, usage: Usage::default() },
         EventKind::TurnFailed { turn_id: id(), code: text(), error: text() },
+        EventKind::EgressChanged { allow_out: vec![text()], deny_out: vec![text()], revision: 1 },
         EventKind::EgressRefused { host: text(), code: text(), detail: text() },
         EventKind::SandboxLimit { limit: text(), detail: text() },
         EventKind::Error { code: text(), error: text() },

@@ -10,6 +10,7 @@ fn grants(credentials: Vec<CredentialGrant>) -> Grants {
         credentials,
         allow_out: Vec::new(),
         deny_out: Vec::new(),
+        egress_revision: 0,
         implied: Vec::new(),
         implied_for_clone: vec!["git.example.com:443".into()],
         private_allow: Vec::new(),
@@ -56,4 +57,28 @@ fn the_end_of_the_clone_is_for_good() {
     check(&holder, &[("A", "a")]);
     holder.replace(vec![grant("GIT_TOKEN", "g", true)], &[]);
     check(&holder, &[]);
+}
+
+/// The lists of the vault's policy, as `allow | deny`.
+#[track_caller]
+fn check_lists(holder: &Holder, expect: &str) {
+    let policy = holder.for_vault().expect("the grants are fine").policy;
+    let shown = |list: &[lap_domain::egress::Entry]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(format!("{} | {}", shown(&policy.allow), shown(&policy.deny)), expect);
+}
+
+#[test]
+fn newer_lists_replace_older_ones_and_bad_ones_change_nothing() {
+    let list = |entries: &[&str]| entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>();
+    let mut holder = Holder::new(grants(Vec::new()), Vec::new());
+    holder.replace_lists(2, list(&["a.com"]), list(&["b.com"])).expect("fine");
+    check_lists(&holder, "a.com | b.com");
+    holder.replace_lists(1, list(&[]), list(&[])).expect("older, so nothing happens");
+    check_lists(&holder, "a.com | b.com");
+    assert!(holder.replace_lists(3, list(&["a..com"]), list(&[])).is_err());
+    check_lists(&holder, "a.com | b.com");
+    assert_eq!(holder.egress_revision(), 2);
+    holder.end_clone();
+    holder.replace(Vec::new(), &[]);
+    check_lists(&holder, "a.com | b.com");
 }

@@ -7,6 +7,7 @@ mod kit;
 mod log;
 mod rotate;
 mod safety;
+mod session_egress;
 mod sessions;
 mod turns;
 mod usage;

@@ -111,7 +111,8 @@ pub fn host_header(data: &[u8]) {
     if let Ok(value) = HeaderValue::from_bytes(input.line()) {
         request.headers_mut().insert(HOST, value);
     }
-    let connection = Connection { vault: vault(), meant, tls, disagreement: None, no_room: false };
+    let connection =
+        Connection { vault: vault(), meant, tls, disagreement: None, no_room: false, reached: Default::default() };
     let Ok(asked) = request::asked(&connection, &request) else { return };
     if let Meant::Place { host, port, .. } = &connection.meant {
         assert_eq!(asked.port, *port);

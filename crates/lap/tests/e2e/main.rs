@@ -7,6 +7,7 @@ mod events;
 mod github_app;
 mod harnesses;
 mod limits;
+mod live_lists;
 mod main_job;
 mod many;
 mod ordinary_user;
