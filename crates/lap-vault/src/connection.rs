@@ -153,6 +153,7 @@ where
                 .serve_connection(io, service)
                 .await
         } else {
+            // Without `pipeline_flush`: with it hyper puts no bound on what it keeps for a reader that is slower than the answer.
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_DEADLINE)

@@ -3,6 +3,9 @@
 
 mod kit;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use http_body_util::BodyExt as _;
 use kit::{Kit, request};
 use lap_vault::ResolveOverride;
@@ -60,6 +63,43 @@ async fn an_answer_that_breaks_off_breaks_off() {
     let kit = broken(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
     let got = ask(&kit, "broken.test:80", GET).await;
     assert!(!got.ends_with("0\r\n\r\n"), "a broken body must not look whole: {got}");
+}
+
+/// More than sockets and buffers of the whole way hold.
+const AHEAD: u64 = 32 << 20;
+
+#[tokio::test]
+async fn an_answer_faster_than_its_reader_is_not_kept_in_memory() {
+    let pushed = Arc::new(AtomicU64::new(0));
+    let mut read = 0;
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = server.local_addr().unwrap();
+    let counted = pushed.clone();
+    tokio::spawn(async move {
+        let (mut stream, _) = server.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await.unwrap();
+        let piece = vec![b'x'; 64 << 10];
+        while stream.write_all(&piece).await.is_ok() {
+            counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+    });
+    let kit = Kit::with(&["KEY=ghp_0123456789abcdefghijklmnopqrstuv @ fast.test:80"], |g| {
+        g.resolve.push(ResolveOverride::parse(&format!("fast.test={addr}")).unwrap());
+    })
+    .await;
+    let mut stream = kit.connect("fast.test:80").await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: fast.test\r\n\r\n").await.unwrap();
+    let mut piece = [0; 4096];
+    while read < 4 << 20 {
+        read += stream.read(&mut piece).await.unwrap() as u64;
+        // The server and the vault have the processor far more often than the reader.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let ahead = pushed.load(Ordering::Relaxed).saturating_sub(read);
+        assert!(ahead < AHEAD, "{ahead} bytes are on their way to a reader that took {read}");
+    }
 }
 
 #[tokio::test]
