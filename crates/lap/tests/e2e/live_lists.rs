@@ -13,10 +13,11 @@ async fn lists_of_a_live_session_are_changed_and_stay_changed() {
     let status = format!("curl -sS -o /dev/null -w '%{{http_code}}' https://{echo}/echo");
     assert_eq!(world.ask(&session, &status).await.trim(), "200");
 
-    // A stream that would go on for an hour, and a file that says how it ended.
+    // A stream that would go on for an hour, in a session of its own so that it outlives its turn, and a file that says how
+    // it ended.
     let stream = format!(
-        "(curl -sSN https://{echo}/sse?events=36000\\&gap_ms=100 > /tmp/stream 2>&1; echo $? > /tmp/over.new; mv /tmp/over.new /tmp/over) \
-         > /dev/null 2>&1 & until [ -s /tmp/stream ]; do sleep 0.05; done"
+        "setsid sh -c 'curl -sSN \"https://{echo}/sse?events=36000&gap_ms=100\" > /tmp/stream 2>&1; echo $? > /tmp/over.new; \
+         mv /tmp/over.new /tmp/over' > /dev/null 2>&1 & until [ -s /tmp/stream ]; do sleep 0.05; done"
     );
     world.ask(&session, &stream).await;
     let deny = |entries: &[&str]| PatchEgress {
