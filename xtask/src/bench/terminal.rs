@@ -85,7 +85,8 @@ async fn all(place: &Place, server: &LapServer, table: &mut Table) -> Result<(),
     let make = |file: &str| {
         format!("yes 'a line of output as programs print it, of some 70 characters or so' | head -c {bytes} > {file}")
     };
-    let cat = |file: &str| format!("cat {file}; printf =END=");
+    // Not as it stands in the command: `lap` makes a title of that.
+    let cat = |file: &str| format!("cat {file}; printf '=E''ND='");
     let here_file = place.folder.join("flood");
     let here_name = here_file.display().to_string();
     Command::new("sh").args(["-c", &make(&here_name)]).status()?;
